@@ -1,0 +1,63 @@
+"""The ``exhubert`` command: one file per sub-command in ``commands/``, loaded when asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from . import __version__
+from .errors import ExHuBERTError
+
+# Name and one-line help stand here so that `exhubert --help` imports no command at all.
+COMMANDS = {
+    "demo": "the whole chain on synthetic speech, offline, in about a minute",
+    "extract": "audio to a crash-safe feature store",
+    "predict": "class probabilities, arousal and valence of audio files",
+    "inspect": "what is in a store, how it was made, what failed",
+    "verify": "check every byte of a store, repair it if asked",
+    "pack": "one HDF5 file out of a store, for sharing",
+    "merge": "one store out of several",
+    "export": "features as npz, csv or parquet",
+    "probe": "a linear probe on every layer, with honest folds",
+    "train": "train and evaluate a head for a new task",
+    "evaluate": "test a trained head on another store",
+    "convert": "any supported checkpoint to safetensors with label names",
+    "expand": "block-extend a HuBERT checkpoint, the paper's way",
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Parser for one command, or for the overview when ``command`` is None or unknown."""
+    parser = argparse.ArgumentParser(
+        prog="exhubert", description="ExHuBERT features for speech emotion recognition."
+    )
+    parser.add_argument("--version", action="version", version=f"exhubert {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        child = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == command:
+            module = import_module(f".commands.{name}", __package__)
+            module.add_arguments(child)
+            child.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, or 2 for wrong usage, 3 failed clips, 4 damage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        options = build_parser(command).parse_args(arguments)
+        return int(options.run(options))
+    except ExHuBERTError as error:
+        print(f"exhubert: error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("exhubert: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

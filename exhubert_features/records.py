@@ -1,0 +1,60 @@
+"""What flows from stage to stage: one clip planned, one row of features, one failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedClip:
+    """One clip that shall become features.
+
+    ``file`` is the path as the user knows it (empty for arrays in memory), ``start`` and
+    ``end`` are seconds inside that file (``end`` is None: to the end of the file),
+    ``samples`` counts at 16 kHz, as the file's header promises, and ``audio_sha256`` is the
+    hash of the file's bytes (of the float32 samples for arrays).
+    """
+
+    id: str
+    file: str = ""
+    start: float = 0.0
+    end: float | None = None
+    samples: int = 0
+    audio_sha256: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFeatures:
+    """One row of features: a whole clip or, with ``--segments``, one window of it.
+
+    ``pooled`` is (L, P, D): stored layers, pools, width. ``logits`` is (C,) or None,
+    ``frames`` is (F, T, D), the frame layers asked for, or None. ``id`` is the clip's id, or
+    ``<clip>#0003`` for window 3 of it; ``clip_id`` is always the clip's.
+    """
+
+    id: str
+    clip_id: str
+    file: str
+    start: float
+    end: float
+    samples: int
+    audio_sha256: str
+    pooled: np.ndarray
+    logits: np.ndarray | None = None
+    frames: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()  # for example "silent"
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFailure:
+    """One clip that did not become features, and why."""
+
+    id: str
+    file: str
+    kind: str  # one short word to count by: "unreadable", "too_short", "nan", ...
+    reason: str  # the whole sentence for the user

@@ -1,0 +1,147 @@
+"""What was asked: class names, layer selection, the extraction spec and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .errors import UsageError
+
+SAMPLE_RATE = 16_000
+CARD_SAMPLES = 48_000  # the released model was trained on 3 s
+MINIMUM_SAMPLES = 400  # the receptive field of the first frame
+FRAME_STRIDE = 320  # samples between frames, all HuBERT models
+
+DEFAULT_SOURCE = "amiriparian/ExHuBERT"
+DEFAULT_REVISION = "b158d45ed8578432468f3ab8d46cbe5974380812"  # what published work pins
+
+# The released six classes, in logit order: index = 3 * arousal + valence.
+LABELS = (
+    "low-negative",
+    "low-neutral",
+    "low-positive",
+    "high-negative",
+    "high-neutral",
+    "high-positive",
+)
+AROUSAL = {label: label.split("-")[0] for label in LABELS}
+VALENCE = {label: label.split("-")[1] for label in LABELS}
+
+# Raised whenever our own code changes the numbers it writes for the same weights and audio.
+NUMERICS_VERSION = 1
+
+Preprocess = Literal["card", "masked", "none"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Layers = int | Sequence[int] | None
+POOLS = ("mean", "std", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSpec:
+    """Which numbers to keep for each clip. Equal specs and weights give equal features."""
+
+    layers: tuple[int, ...] | None = None  # hidden-state ids; None is all (49 for ExHuBERT)
+    pool: tuple[str, ...] = ("mean",)  # 100 KB a clip at all layers; frames are 15 MB for 3 s
+    frames: tuple[int, ...] = ()  # hidden-state ids to keep unpooled; none by default
+    logits: bool = True
+    preprocess: Preprocess = "card"  # what the released model was trained on
+    window: float = 3.0  # seconds; the length the released model was trained on
+    hop: float = 3.0  # seconds between windows; equal to the window: no overlap
+    segments: bool = False  # one row per window instead of one per clip
+    dtype: Literal["float16", "float32"] = "float16"  # half the bytes, error under 5e-4
+    channel: int | None = None  # None: the mean of all channels
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.pool if name not in POOLS]
+        if unknown or not self.pool or len(set(self.pool)) != len(self.pool):
+            raise UsageError(
+                f"pool is {','.join(self.pool) or 'empty'}",
+                expected=f"distinct names out of {', '.join(POOLS)}",
+            )
+        if self.preprocess not in ("card", "masked"):
+            raise UsageError(f"preprocess is {self.preprocess!r}", expected="'card' or 'masked'")
+        if self.dtype not in ("float16", "float32"):
+            raise UsageError(f"dtype is {self.dtype!r}", expected="'float16' or 'float32'")
+        if not self.window * SAMPLE_RATE >= MINIMUM_SAMPLES:
+            raise UsageError(f"window is {self.window} s", expected="at least 0.025 s (one frame)")
+        if not 0 < self.hop <= self.window:
+            raise UsageError(
+                f"hop is {self.hop} s with a window of {self.window} s",
+                expected="more than 0 and at most the window",
+                remedy="A larger hop would leave audio unseen",
+            )
+
+
+def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:
+    """Hidden-state ids 0 .. count-1 out of a selection.
+
+    ``None`` is all, an int n the last n, a sequence the ids themselves (negative from the
+    end). Index 0 is the encoder's input, index k the output of layer k-1.
+    """
+    if layers is None:
+        return tuple(range(count))
+    if isinstance(layers, bool):
+        raise UsageError(f"layers is {layers}", expected="None, an int or a list of ints")
+    if isinstance(layers, int):
+        if not 1 <= layers <= count:
+            raise UsageError(f"layers is {layers}", expected=f"the last 1 to {count} layers")
+        return tuple(range(count - layers, count))
+    resolved = tuple(index + count if index < 0 else int(index) for index in layers)
+    outside = [
+        index
+        for index, where in zip(layers, resolved, strict=True)
+        if not 0 <= where < count
+    ]
+    if outside or not resolved or len(set(resolved)) != len(resolved):
+        raise UsageError(
+            f"layers is {list(layers)}", expected=f"distinct ids between {-count} and {count - 1}"
+        )
+    return resolved
+
+
+def parse_layers(text: str) -> Layers:
+    """Read ``all``, ``last``, ``0,12,24``, ``0-48`` or a mixture of ids and ranges."""
+    if text == "all":
+        return None
+    if text == "last":
+        return [-1]
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(
+                f"layers is {text!r}", expected="all, last, ids such as 0,12,24 or a range 0-48"
+            )
+        ids.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+    if not ids:
+        raise UsageError(f"layers is {text!r}", expected="a range that goes up, such as 0-48")
+    return ids
+
+
+def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides the numbers in a store, as plain JSON data.
+
+    ``identity`` is an encoder's :attr:`Encoder.identity`. Hardware is not part of it.
+    """
+    settings = asdict(spec)
+    settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
+    settings["frames"] = list(resolve_layers(spec.frames, identity["num_states"])) if (
+        spec.frames
+    ) else []
+    settings["pool"] = list(spec.pool)
+    return {
+        "model": dict(identity),
+        "spec": settings,
+        "sample_rate": SAMPLE_RATE,
+        "resampler": "torchaudio sinc_interp_hann width 6 rolloff 0.99",
+        "numerics": NUMERICS_VERSION,
+    }
+
+
+def fingerprint_key(data: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint's canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

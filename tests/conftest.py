@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests: the golden checkpoint and its golden outputs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = DATA / "golden"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Path:
+    """Folder of the golden 48-layer checkpoint in the release's own layout (hidden 32)."""
+    return GOLDEN / "tiny_checkpoint"
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """The reference implementation's inputs and outputs on that checkpoint."""
+    with np.load(GOLDEN / "tiny_outputs.npz") as archive:
+        return {name: archive[name] for name in archive.files}
