@@ -91,9 +91,7 @@ def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:
         return tuple(range(count - layers, count))
     resolved = tuple(index + count if index < 0 else int(index) for index in layers)
     outside = [
-        index
-        for index, where in zip(layers, resolved, strict=True)
-        if not 0 <= where < count
+        index for index, where in zip(layers, resolved, strict=True) if not 0 <= where < count
     ]
     if outside or not resolved or len(set(resolved)) != len(resolved):
         raise UsageError(
@@ -128,9 +126,9 @@ def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, 
     """
     settings = asdict(spec)
     settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
-    settings["frames"] = list(resolve_layers(spec.frames, identity["num_states"])) if (
-        spec.frames
-    ) else []
+    settings["frames"] = (
+        list(resolve_layers(spec.frames, identity["num_states"])) if (spec.frames) else []
+    )
     settings["pool"] = list(spec.pool)
     return {
         "model": dict(identity),

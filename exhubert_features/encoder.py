@@ -1,0 +1,285 @@
+"""The encoder a user holds: waveforms in, layer-wise embeddings and class probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint, load_model, weights_sha256
+from .config import ExHuBERTConfig, frame_count
+from .errors import AudioError, UsageError
+from .modeling import ExHuBERT, Reduce
+from .spec import (
+    CARD_SAMPLES,
+    DEFAULT_REVISION,
+    DEFAULT_SOURCE,
+    SAMPLE_RATE,
+    Layers,
+    Precision,
+    Preprocess,
+)
+from .waveforms import Waveforms, prepare, split_waveforms
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What the encoder says of a batch of B clips.
+
+    ``layers`` is (L, B, T, D), one entry for each id in ``layer_ids``: id 0 is the encoder's
+    input, id k the output of layer k-1, and the last id is layer-normed. Only the first
+    ``frame_lengths[b]`` of the T frames belong to clip b. ``logits`` is (B, C) in float32, or
+    None when they were not asked for or the checkpoint has no classifier; ``labels`` names
+    the C classes.
+    """
+
+    layers: Tensor
+    layer_ids: tuple[int, ...]
+    frame_lengths: Tensor
+    logits: Tensor | None
+    labels: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Softmax of the logits, (B, C)."""
+        if self.logits is None:
+            raise UsageError(
+                "no probabilities: the output has no logits",
+                expected="logits=True and a checkpoint with a classifier",
+            )
+        return self.logits.softmax(dim=-1)
+
+
+class Encoder:
+    """A loaded model, ready for inference; made by :func:`load_encoder`.
+
+    Parameters
+    ----------
+    model
+        The model; it is moved to ``device`` and ``precision`` and put into eval mode.
+    checkpoint
+        The files it came from, for provenance; None for a model made in memory.
+    device
+        A torch device, or ``"auto"``: CUDA where there is one, else the CPU.
+    precision
+        Of weights and activations.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self,
+        model: ExHuBERT,
+        *,
+        checkpoint: Checkpoint | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "float32",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
+        self.device = choose_device(device)
+        self.precision = precision
+        self.checkpoint = checkpoint
+        if checkpoint is None:
+            self._memory_hash = _state_sha256(model)
+        self.model = model.eval().requires_grad_(False)
+        self.model.detect_identity_gates()
+        self.model.to(self.device, PRECISIONS[precision])
+
+    @property
+    def config(self) -> ExHuBERTConfig:
+        """The model's sizes and switches."""
+        return self.model.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in logit order; empty without a classifier."""
+        return self.config.labels
+
+    @property
+    def num_states(self) -> int:
+        """How many hidden states there are: 49 for the released model."""
+        return self.model.num_states
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of every hidden state."""
+        return self.config.hidden_size
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides this encoder's numbers, as JSON data for fingerprints."""
+        checkpoint = self.checkpoint
+        digest = self._memory_hash if checkpoint is None else weights_sha256(checkpoint)
+        return {
+            "weights_sha256": digest,
+            "architecture": "exhubert" if self.config.gated else "hubert",
+            "num_states": self.num_states,
+            "hidden_size": self.hidden_size,
+            "labels": list(self.labels),
+            "precision": self.precision,
+        }
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights were found; recorded beside features, no part of the identity."""
+        if self.checkpoint is None:
+            return {"source": "memory", "revision": None}
+        return {"source": self.checkpoint.source, "revision": self.checkpoint.revision}
+
+    def frame_count(self, samples: int) -> int:
+        """Frames that a clip of so many samples has."""
+        return frame_count(samples, self.config)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        waveforms: Waveforms,
+        lengths: Sequence[int] | Tensor | None = None,
+        *,
+        layers: Layers = None,
+        preprocess: Preprocess = "masked",
+        truncate: bool = False,
+        logits: bool = True,
+        reduce: Reduce | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> EncoderOutput:
+        """Encode clips; the same clip gives the same numbers alone and in any batch.
+
+        Parameters
+        ----------
+        waveforms
+            One (N,) clip, a list of clips of any lengths, or (B, N); 16 kHz floating point.
+        lengths
+            (B,) samples of each clip when they are padded to one length.
+        layers
+            None: all hidden states; an int n: the last n; a list: these ids. Without
+            ``logits``, layers above the deepest one asked for do not run.
+        preprocess
+            ``"masked"``: each clip is normalised over its own samples and padding is masked.
+            ``"card"``: as the released model's card does, zero-padded to 3 s, normalised with
+            the padding, unmasked. ``"none"``: the clips are normalised already.
+        truncate
+            With ``"card"``: cut clips to 3 s; else longer clips are taken whole.
+        logits
+            Whether to run the classifier, if the checkpoint has one.
+        reduce
+            See :meth:`ExHuBERT.forward`; then ``layers`` stacks what it returned.
+        sample_rate
+            Rate of the clips; anything but 16,000 is refused, not resampled.
+        """
+        if sample_rate != SAMPLE_RATE:
+            raise AudioError(
+                f"clips at {sample_rate} Hz",
+                expected=f"{SAMPLE_RATE} Hz",
+                remedy="Resample first, for example with exhubert_features.audio",
+            )
+        clips = split_waveforms(waveforms, lengths)
+        batch, seen = prepare(clips, preprocess, truncate=truncate)
+        own = [min(len(clip), CARD_SAMPLES) if truncate else len(clip) for clip in clips]
+        frames = torch.tensor([self.frame_count(samples) for samples in own], device=self.device)
+        padded = len(set(seen)) > 1
+        with _exact_float32(self.device, self.precision):
+            output = self.model(
+                batch.to(self.device, PRECISIONS[self.precision]),
+                torch.tensor(seen, device=self.device) if padded else None,
+                layers=layers,
+                logits=logits,
+                # The model counts the card's padding as signal; pooling must not.
+                reduce=None if reduce is None else lambda hidden, _: reduce(hidden, frames),
+            )
+        return EncoderOutput(
+            layers=torch.stack(output.hidden_states),
+            layer_ids=output.layer_ids,
+            frame_lengths=frames,
+            logits=None if output.logits is None else output.logits.float(),
+            labels=self.labels,
+        )
+
+
+def load_encoder(
+    source: str | Path = DEFAULT_SOURCE,
+    *,
+    revision: str | None = DEFAULT_REVISION,
+    device: str | torch.device = "auto",
+    precision: Precision = "float32",
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Encoder:
+    """Load an ExHuBERT or HuBERT checkpoint as an :class:`Encoder`.
+
+    Parameters
+    ----------
+    source
+        A Hub id, or a local folder. Nothing in it is executed.
+    revision
+        Commit, tag or branch on the Hub. The default pins the released ExHuBERT and is not
+        applied to other ids.
+    device
+        ``"auto"`` is CUDA where there is one, else the CPU.
+    precision
+        ``"float32"`` for parity with the reference; ``"bfloat16"`` is several times faster
+        on hardware that has it.
+    cache_dir
+        Where the Hub's files are kept; the Hub's own default when None.
+    local_files_only
+        Never use the network.
+    """
+    model, checkpoint = load_model(
+        source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    return Encoder(model, checkpoint=checkpoint, device=device, precision=precision)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve ``"auto"``; refuse CUDA where there is none."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device is {device!r}", expected="auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device is {device}",
+            expected=f"one of the {torch.cuda.device_count()} CUDA devices here",
+            remedy="Use device='cpu', or install a torch that sees the GPU",
+        )
+    return chosen
+
+
+def _state_sha256(model: ExHuBERT) -> str:
+    """Hash of a model made in memory: names, types, shapes and bytes of its weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _exact_float32(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Keep CUDA from rounding float32 convolutions to TF32, which breaks parity (1e-3)."""
+    if device.type != "cuda" or precision != "float32":
+        yield
+        return
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled,
+        benchmark=torch.backends.cudnn.benchmark,
+        deterministic=torch.backends.cudnn.deterministic,
+        allow_tf32=False,
+    ):
+        yield
