@@ -98,7 +98,7 @@ class ExHuBERTConfig:
                     remedy="This variant of HuBERT is not supported",
                 )
         known = {field.name for field in fields(cls)} - {"gated", "labels"}
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in data.items()
             if key in known

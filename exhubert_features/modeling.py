@@ -6,7 +6,7 @@ The module tree spells the released checkpoint's key names, so a state dict load
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,11 @@ class Encoder(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
+    @property
+    def blocks(self) -> list[EncoderLayer]:
+        """The layers, typed."""
+        return cast("list[EncoderLayer]", list(self.layers))
+
     def forward(
         self, hidden: Tensor, mask: Tensor | None, deepest: int, keep: Callable[[int, Tensor], None]
     ) -> Tensor:
@@ -73,7 +78,7 @@ class Encoder(nn.Module):
             hidden = self.layer_norm(hidden)
         hidden = self.dropout(hidden)
         keep(0, hidden)
-        for index, layer in enumerate(self.layers[:deepest], start=1):
+        for index, layer in enumerate(self.blocks[:deepest], start=1):
             if self.gradient_checkpointing and self.training:
                 hidden = recompute(layer, hidden, attention_mask, use_reentrant=False)
             else:
@@ -230,7 +235,7 @@ class ExHuBERT(nn.Module):
                 expected="a block-extended model",
                 remedy="Extend it with `exhubert expand`, or freeze_base_model()",
             )
-        for layer in self.hubert.encoder.layers[::2]:
+        for layer in self.hubert.encoder.blocks[::2]:
             layer.requires_grad_(False)
 
     def freeze_base_model(self) -> None:
@@ -247,16 +252,7 @@ class ExHuBERT(nn.Module):
         Exact: the output does not change. Call it after loading; switching a layer whose gate
         can learn to training mode ends its skipping.
         """
-        found = 0
-        for layer in self.hubert.encoder.layers:
-            gate = layer.gate_bb_linear
-            if gate is None or layer.skip or gate.weight.is_meta:
-                continue
-            # The diagonal first: reading all of every gate would touch 100 MB for nothing.
-            identity = bool((gate.weight.diagonal() == 1).all() and (gate.bias == 0).all())
-            layer.identity_gate = identity and int(gate.weight.count_nonzero()) == len(gate.bias)
-            found += layer.identity_gate
-        return found
+        return sum(layer.detect_identity_gate() for layer in self.hubert.encoder.blocks)
 
 
 def frame_lengths(samples: Tensor, config: ExHuBERTConfig) -> Tensor:
