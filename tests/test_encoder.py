@@ -1,0 +1,176 @@
+"""The encoder: golden preprocessing, batch invariance, and clips that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exhubert_features import LABELS, Encoder, load_encoder
+from exhubert_features.errors import AudioError, UsageError
+from exhubert_features.spec import AROUSAL, VALENCE
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_checkpoint: Path) -> Encoder:
+    return load_encoder(tiny_checkpoint, device="cpu")
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+@pytest.mark.parametrize("case", ["c0", "c1", "c2"])
+def test_card_preprocessing_is_the_cards(
+    encoder: Encoder, golden: dict[str, np.ndarray], case: str
+) -> None:
+    raw = golden[f"{case}_raw"]
+    whole = encoder(raw, preprocess="card")
+    np.testing.assert_allclose(whole.logits, golden[f"{case}_logits"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        whole.layers[:, 0].mean(1), golden[f"{case}_hidden_mean"], rtol=0, atol=1e-4
+    )
+    cut = encoder(raw, preprocess="card", truncate=True)
+    np.testing.assert_allclose(cut.logits, golden[f"{case}_logits_cut"], rtol=0, atol=1e-4)
+    assert whole.frame_lengths.tolist() == [encoder.frame_count(len(raw))]
+    assert cut.frame_lengths.tolist() == [encoder.frame_count(min(len(raw), 48_000))]
+
+
+def test_card_mode_in_a_mixed_batch(encoder: Encoder, golden: dict[str, np.ndarray]) -> None:
+    together = encoder([golden[f"c{case}_raw"] for case in range(3)], preprocess="card")
+    expected = np.concatenate([golden[f"c{case}_logits"] for case in range(3)])
+    np.testing.assert_allclose(together.logits, expected, rtol=0, atol=1e-4)
+
+
+def test_none_leaves_normalisation_to_the_caller(
+    encoder: Encoder, golden: dict[str, np.ndarray]
+) -> None:
+    output = encoder(golden["b_input"], golden["b_lengths"], preprocess="none")
+    np.testing.assert_allclose(output.logits, golden["b_logits"], rtol=0, atol=1e-4)
+
+
+def test_output_is_named_and_shaped(encoder: Encoder) -> None:
+    output = encoder([noise(16_000), noise(4_000)], layers=[0, 24, -1])
+    assert output.layers.shape == (3, 2, 49, 32)
+    assert output.layer_ids == (0, 24, 48)
+    assert output.frame_lengths.tolist() == [49, 12]
+    assert output.labels == LABELS
+    torch.testing.assert_close(output.probabilities.sum(1), torch.ones(2))
+    assert [f"{AROUSAL[label]}-{VALENCE[label]}" for label in LABELS] == list(LABELS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(400, 12_000), min_size=2, max_size=5), st.integers(0, 2**16))
+def test_batch_invariance(tiny_checkpoint: Path, lengths: list[int], seed: int) -> None:
+    encoder = load_encoder(tiny_checkpoint, device="cpu")
+    clips = [noise(length, seed + index) for index, length in enumerate(lengths)]
+    together = encoder(clips)
+    for row, clip in enumerate(clips):
+        alone = encoder(clip)
+        frames = int(alone.frame_lengths[0])
+        assert int(together.frame_lengths[row]) == frames
+        scale = max(1.0, float(alone.layers.abs().max()))  # states reach 40 on this checkpoint
+        difference = (together.layers[:, row, :frames] - alone.layers[:, 0]).abs().max()
+        assert float(difference) / scale <= 1e-5
+        assert float((together.logits[row] - alone.logits[0]).abs().max()) <= 1e-5
+
+
+def test_every_door_gives_the_same(encoder: Encoder) -> None:
+    clips = [noise(8_000), noise(5_000, 1)]
+    padded = np.zeros((2, 8_000), np.float32)
+    for row, clip in enumerate(clips):
+        padded[row, : len(clip)] = clip
+    expected = encoder(clips)
+    for waveforms, lengths in [
+        (padded, [8_000, 5_000]),
+        (torch.tensor(padded), torch.tensor([8_000, 5_000])),
+        ([torch.tensor(clip, dtype=torch.float64) for clip in clips], None),
+    ]:
+        found = encoder(waveforms, lengths)
+        assert torch.equal(found.layers, expected.layers)
+        assert torch.equal(found.logits, expected.logits)
+
+
+def test_the_callers_audio_is_not_touched(encoder: Encoder) -> None:
+    waveforms = torch.tensor(noise(4_000)).unsqueeze(0).repeat(2, 1)
+    before = waveforms.clone()
+    encoder(waveforms, [4_000, 1_000])
+    assert torch.equal(waveforms, before)
+
+
+@pytest.mark.parametrize("preprocess", ["card", "masked", "none"])
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (np.zeros(0, np.float32), "clip 1 has 0 samples"),
+        (noise(399), "clip 1 has 399 samples; expected at least 400"),
+        (np.append(noise(500), np.float32("nan")), "clip 1 has nan at sample 500"),
+        (np.append(noise(500), np.float32("inf")), "clip 1 has inf"),
+        (np.zeros(800, np.int16), "clip 1 is torch.int16.*32768"),
+        (noise(800).reshape(2, 400), r"clip 1 has shape \(2, 400\)"),
+    ],
+)
+def test_clips_that_cannot_be_used(
+    encoder: Encoder, preprocess: str, clip: np.ndarray, message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        encoder([noise(1_000), clip], preprocess=preprocess)
+
+
+def test_wrong_use_is_named(encoder: Encoder) -> None:
+    with pytest.raises(AudioError, match="22050 Hz; expected 16000 Hz"):
+        encoder(noise(1_000), sample_rate=22_050)
+    with pytest.raises(AudioError, match="no waveform"):
+        encoder([])
+    with pytest.raises(AudioError, match="clip 0 has length 2000"):
+        encoder(noise(1_000).reshape(1, -1), [2_000])
+    with pytest.raises(UsageError, match="Relative lengths"):
+        encoder(noise(1_000).reshape(1, -1), torch.tensor([1.0]))
+    with pytest.raises(UsageError, match="preprocess is 'cards'"):
+        encoder(noise(1_000), preprocess="cards")
+    with pytest.raises(UsageError, match="truncate=True"):
+        encoder(noise(1_000), truncate=True)
+    with pytest.raises(UsageError, match="no probabilities"):
+        _ = encoder(noise(1_000), logits=False).probabilities
+    with pytest.raises(UsageError, match="precision is 'int8'"):
+        Encoder(encoder.model, precision="int8")
+    with pytest.raises(UsageError, match="device is 'gpu'"):
+        Encoder(encoder.model, device="gpu")
+
+
+def test_silence_has_finite_features(encoder: Encoder) -> None:
+    assert torch.isfinite(encoder(np.zeros(16_000, np.float32)).layers).all()
+
+
+def test_bfloat16_is_close(tiny_checkpoint: Path, encoder: Encoder) -> None:
+    rough = load_encoder(tiny_checkpoint, device="cpu", precision="bfloat16")(noise(16_000))
+    exact = encoder(noise(16_000))
+    assert rough.layers.dtype == torch.bfloat16
+    assert rough.logits.dtype == torch.float32
+    similarity = torch.cosine_similarity(
+        rough.layers.float().flatten(1), exact.layers.flatten(1), dim=1
+    )
+    assert float(similarity.min()) > 0.99
+
+
+def test_identity_names_the_weights(tiny_checkpoint: Path, encoder: Encoder) -> None:
+    import hashlib
+
+    expected = hashlib.sha256((tiny_checkpoint / "pytorch_model.bin").read_bytes()).hexdigest()
+    assert encoder.identity["weights_sha256"] == expected
+    assert encoder.provenance["source"] == str(tiny_checkpoint)
+
+
+def test_identity_of_a_model_in_memory_follows_its_weights() -> None:
+    from tests.test_modeling import small_model
+
+    model = small_model()
+    first = Encoder(model, device="cpu").identity["weights_sha256"]
+    assert Encoder(small_model(), device="cpu").identity["weights_sha256"] == first
+    with torch.no_grad():
+        model.classifier.bias[0] += 1
+    assert Encoder(model, device="cpu").identity["weights_sha256"] != first
