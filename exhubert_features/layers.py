@@ -86,6 +86,10 @@ class FeatureExtractor(nn.Module):
             hidden = layer(hidden, lengths)
         return hidden.transpose(1, 2)
 
+    def _freeze_parameters(self) -> None:
+        """Freeze the convolutions, under the name by which SpeechBrain recipes do it."""
+        self.requires_grad_(False)
+
 
 class FeatureProjection(nn.Module):
     """Conv features (B, T, C) to the encoder's width (B, T, D)."""

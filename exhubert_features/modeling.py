@@ -160,6 +160,11 @@ class ExHuBERT(nn.Module):
         """Hidden states there are: the encoder's input and each layer's output."""
         return self.config.num_hidden_layers + 1
 
+    @property
+    def feature_extractor(self) -> FeatureExtractor:
+        """The convolutions, where SpeechBrain recipes look for them."""
+        return self.hubert.feature_extractor
+
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Frames (B,) inside ``samples`` (B,)."""
         return frame_lengths(samples, self.config)
