@@ -1,0 +1,49 @@
+"""Any supported checkpoint to safetensors with real class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .checkpoint import load_model, save_checkpoint
+from .hub import Checkpoint
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    labels: Sequence[str] | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Write ``source`` to the folder ``destination`` as :func:`save_checkpoint` does.
+
+    Parameters
+    ----------
+    source, revision, cache_dir, local_files_only
+        See :func:`exhubert_features.checkpoint.find_checkpoint`.
+    destination
+        A folder that does not exist yet, or is empty.
+    dtype
+        ``torch.bfloat16`` or ``torch.float16`` for half the bytes; None is float32.
+    labels
+        Class names in logit order, in place of the checkpoint's.
+
+    Returns
+    -------
+    Where the weights came from.
+    """
+    model, checkpoint = load_model(
+        source,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        labels=labels,
+    )
+    save_checkpoint(model, destination, dtype=dtype)
+    return checkpoint
