@@ -1,0 +1,266 @@
+"""ExHuBERT as a SpeechBrain lobe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    mark_as_transfer,
+    register_checkpoint_hooks,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..checkpoint import load_model
+from ..errors import UsageError
+from ..layers import frame_mask
+from ..spec import DEFAULT_REVISION, SAMPLE_RATE, Layers, Preprocess, resolve_layers
+from ..waveforms import prepare, split_waveforms
+from .trained import load_trained, save_trained
+
+
+class LobeOutput(NamedTuple):
+    """What the lobe returns with ``output_logits=True``.
+
+    ``embeddings`` is (B, T, C) or (L, B, T, C), ``logits`` (B, classes), ``lengths`` (B,) the
+    frames of each clip relative to T, so that ``round(lengths * T)`` is exact.
+    """
+
+    embeddings: Tensor
+    logits: Tensor
+    lengths: Tensor
+
+
+@register_checkpoint_hooks
+class ExHuBERT(nn.Module):
+    """Drop-in for SpeechBrain's HuBERT lobe: waveforms (B, N) to embeddings (B, T, C).
+
+    What is frozen stays in eval mode whatever ``modules.train()`` says. Checkpoints hold only
+    the weights that train; the others are named by their hash, and recovering on top of
+    different ones is refused.
+
+    Parameters
+    ----------
+    source
+        Hub id or folder of an ExHuBERT or HuBERT checkpoint.
+    save_path
+        Where files from the Hub are kept. Not used for folders.
+    output_norm
+        Normalise each clip's embeddings over its own frames and channels.
+    freeze
+        Freeze the whole model; no graph is built.
+    freeze_feature_extractor
+        Freeze the convolutions.
+    apply_spec_augment
+        Mask spans of time while training, as the checkpoint's config says.
+    output_all_hiddens
+        Return (L, B, T, C), 49 states for the released model, and not only the last.
+    revision
+        Commit, tag or branch on the Hub; the default pins the released model.
+    layers
+        Which hidden states to return: an int n is the last n, a list the ids themselves. With
+        one id and no ``output_all_hiddens`` the result is (B, T, C). Layers above the deepest
+        do not run.
+    freeze_original
+        Freeze the original half of the layers, as the model's authors do.
+    output_logits
+        Return a :class:`LobeOutput` with the class logits.
+    preprocess
+        ``"masked"``: each clip is normalised over its own samples and padding is masked.
+        ``"card"``: as the released model's card does, with padding to 3 s as part of the
+        signal. ``"none"``: clips come normalised.
+    labels
+        Class names of a new classifier in place of the checkpoint's.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        save_path: str | None,
+        output_norm: bool = False,
+        freeze: bool = False,
+        freeze_feature_extractor: bool = False,
+        apply_spec_augment: bool = False,
+        output_all_hiddens: bool = False,
+        *,
+        revision: str | None = DEFAULT_REVISION,
+        layers: Layers = None,
+        freeze_original: bool = False,
+        output_logits: bool = False,
+        preprocess: Preprocess = "masked",
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        model, self.checkpoint = load_model(source, revision=revision, cache_dir=save_path or None)
+        model.detect_identity_gates()
+        self.model = model
+        self.output_norm = output_norm
+        self.freeze = freeze
+        self.freeze_feature_extractor = freeze_feature_extractor
+        self.freeze_original = freeze_original
+        self.output_all_hiddens = output_all_hiddens
+        self.output_logits = output_logits
+        self.preprocess = preprocess
+        self.normalize_wav = preprocess != "none"
+        everything = None if output_all_hiddens else 1
+        self.layers = resolve_layers(everything if layers is None else layers, model.num_states)
+        self._set_config(apply_spec_augment, labels)
+        self._freeze_weights()
+        self.train()
+
+    @cached_property
+    def feature_extractor(self) -> Any:
+        """The preprocessing as transformers describes it; the lobe itself does not use it."""
+        from transformers import Wav2Vec2FeatureExtractor
+
+        return Wav2Vec2FeatureExtractor(
+            sampling_rate=SAMPLE_RATE,
+            do_normalize=self.normalize_wav,
+            return_attention_mask=self.preprocess == "masked",
+        )
+
+    def _set_config(self, apply_spec_augment: bool, labels: Sequence[str] | None) -> None:
+        config = replace(self.model.config, apply_spec_augment=apply_spec_augment)
+        if labels is not None:
+            if self.freeze:
+                raise UsageError(
+                    f"a new classifier for {', '.join(labels)} with freeze=True",
+                    expected="a classifier that can learn",
+                    remedy="Use freeze_feature_extractor and freeze_original",
+                )
+            if not config.labels:
+                self.model.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+            self.model.classifier = nn.Linear(config.classifier_proj_size, len(labels))
+            config = replace(config, labels=tuple(labels))
+        if self.output_logits and not config.labels:
+            raise UsageError(
+                f"output_logits=True, but {self.checkpoint.source} has no classifier",
+                remedy="Name the classes of a new one with labels=",
+            )
+        self.model.config = self.model.hubert.config = config
+
+    def _freeze_weights(self) -> None:
+        if self.freeze:
+            self.model.requires_grad_(False)
+        if self.freeze_feature_extractor:
+            self.model.freeze_feature_encoder()
+        if self.freeze_original:
+            self.model.freeze_og_encoder()
+        # Weights that no output depends on: distributed training would wait for their gradients.
+        config, encoder = self.model.config, self.model.hubert.encoder
+        if not config.apply_spec_augment:
+            self.model.hubert.masked_spec_embed.requires_grad_(False)
+        if self.output_logits:
+            return
+        if config.labels:
+            self.model.projector.requires_grad_(False)
+            self.model.classifier.requires_grad_(False)
+        for layer in encoder.layers[max(self.layers) :]:
+            layer.requires_grad_(False)
+        if config.do_stable_layer_norm and max(self.layers) < config.num_hidden_layers:
+            encoder.layer_norm.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> ExHuBERT:
+        """Switch dropout on, except in what is frozen: that stays as it is at inference."""
+        super().train(mode)
+        for module in self.model.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+    def forward(
+        self, wav: Tensor, wav_lens: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor | LobeOutput:
+        """Embed a batch.
+
+        Parameters
+        ----------
+        wav
+            (B, N) floating point at 16 kHz.
+        wav_lens
+            (B,) relative lengths in (0, 1]; None when nothing is padding.
+        lengths
+            The same under the name by which ``LengthsCapableSequential`` passes it.
+
+        Returns
+        -------
+        (B, T, C) or (L, B, T, C), zero on padded frames; see :class:`LobeOutput`.
+        """
+        if wav_lens is not None and lengths is not None:
+            raise UsageError("wav_lens and lengths are both given", expected="one of them")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            return self.extract_features(wav, lengths if wav_lens is None else wav_lens)
+
+    def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor | LobeOutput:
+        """What :meth:`forward` does, with a graph even when the lobe is frozen."""
+        samples = absolute_lengths(wav, wav_lens)
+        clips = split_waveforms(wav, samples)
+        batch, seen = prepare(
+            clips, self.preprocess if self.normalize_wav else "none", truncate=False
+        )
+        # Relative lengths refer to N, even when no clip is as long as that.
+        batch = functional.pad(batch, (0, max(0, wav.shape[1] - batch.shape[1])))
+        padded = min(seen) < batch.shape[1]
+        output = self.model(
+            batch.to(self.model.hubert.masked_spec_embed.dtype),
+            torch.tensor(seen, device=wav.device) if padded else None,
+            layers=self.layers,
+            logits=self.output_logits,
+        )
+        own = torch.tensor([len(clip) for clip in clips], device=wav.device)
+        frames = self.model.frame_lengths(own)
+        size = int(self.model.frame_lengths(own.new_tensor([wav.shape[1]])))
+        # The card's padding to 3 s ends here, so that wav_lens also fit the embeddings.
+        embeddings = torch.stack(output.hidden_states)[:, :, :size]
+        if self.output_norm:
+            embeddings = _normalise_output(embeddings, frames)
+        if int(frames.min()) < size:
+            embeddings = embeddings * frame_mask(frames, size).unsqueeze(-1)
+        if not self.output_all_hiddens and len(self.layers) == 1:
+            embeddings = embeddings[0]
+        if output.logits is None:
+            return embeddings
+        return LobeOutput(embeddings, output.logits, frames / size)
+
+    @mark_as_saver
+    def save(self, path: str | Path) -> None:
+        """Write the weights that train, and the hash of the others."""
+        save_trained(self.model, path, source=self.checkpoint.source)
+
+    @mark_as_loader
+    @mark_as_transfer
+    def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
+        """Take over what :meth:`save` wrote, if all other weights are the same."""
+        load_trained(self.model, path, source=self.checkpoint.source)
+
+
+def absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
+    """Samples (B,) out of SpeechBrain's relative lengths."""
+    if wav.ndim != 2:
+        raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
+    if wav_lens is None:
+        return None
+    if wav_lens.shape != wav.shape[:1] or not bool(((wav_lens > 0) & (wav_lens <= 1)).all()):
+        raise UsageError(
+            f"wav_lens is {wav_lens.tolist()} for wav {tuple(wav.shape)}",
+            expected="one relative length in (0, 1] for each clip",
+        )
+    return (wav_lens.double() * wav.shape[1]).round().long()
+
+
+def _normalise_output(embeddings: Tensor, frames: Tensor) -> Tensor:
+    """Zero mean, unit variance over each clip's own frames and channels, (L, B, T, C)."""
+    mask = frame_mask(frames, embeddings.shape[2]).unsqueeze(-1)
+    count = (frames * embeddings.shape[3]).view(-1, 1, 1)
+    values = embeddings.float()
+    mean = (values * mask).sum((2, 3), keepdim=True) / count
+    variance = ((values - mean).square() * mask).sum((2, 3), keepdim=True) / count
+    return ((values - mean) * torch.rsqrt(variance + 1e-5)).to(embeddings.dtype)

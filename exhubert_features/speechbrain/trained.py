@@ -1,0 +1,96 @@
+"""Checkpoints of what trains: its weights, and the hash of those they stand on."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from ..modeling import ExHuBERT
+
+FORMAT = "exhubert-lobe-1"
+
+
+def save_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
+    """Write the weights that train, and the hash of the others.
+
+    Parameters
+    ----------
+    model
+        Weights that require a gradient are those that train.
+    path
+        A file.
+    source
+        Where the frozen weights came from, for the error message of a later mismatch.
+    """
+    trained = {
+        name: weight.detach().to("cpu", copy=True)
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+    content = {
+        "format": FORMAT,
+        "source": source,
+        "trained": trained,
+        "frozen_sha256": _hash_weights(model, without=trained),
+    }
+    torch.save(content, path)
+
+
+def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
+    """Take over what :func:`save_trained` wrote, if all other weights are the same."""
+    content = _read(path)
+    trained = content["trained"]
+    state = model.state_dict()
+    wrong = [
+        name
+        for name, weight in trained.items()
+        if name not in state or weight.shape != state[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds {len(wrong)} weights that do not fit, first {', '.join(wrong[:3])}",
+            expected=f"weights of {source} with {len(model.config.labels)} classes",
+            remedy="Build the lobe with the source and labels it was trained with",
+        )
+    if _hash_weights(model, without=trained) != content["frozen_sha256"]:
+        raise CheckpointError(
+            f"{path} was trained on top of other frozen weights, those of {content['source']}",
+            expected=f"those of this lobe, {source}",
+            remedy="Build the lobe with the source and revision it was trained with",
+        )
+    model.load_state_dict(trained, strict=False)  # every name is accounted for above
+    model.detect_identity_gates()
+
+
+def _hash_weights(model: ExHuBERT, *, without: Iterable[str]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights but those named."""
+    left_out = set(without)
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        if name not in left_out:
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
+            digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read whole ({error})",
+            remedy="Delete its CKPT folder: recovery then takes the one before",
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} was not written by this lobe",
+            expected=f"format {FORMAT}",
+            remedy="Weights of a whole model belong in the lobe's source",
+        )
+    return content

@@ -1,0 +1,488 @@
+"""The SpeechBrain lobe: a drop-in, right under training, checkpoints, mixed precision, recipes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import speechbrain
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.nnet.containers import LengthsCapableSequential
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.parameter_transfer import Pretrainer
+from torch import Tensor, nn
+
+from exhubert_features import load_encoder
+from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.errors import AudioError, CheckpointError, UsageError
+from exhubert_features.speechbrain import ExHuBERT, LayerWeights, LobeOutput
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def source(tiny_checkpoint: Path) -> str:
+    return str(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four layers, for tests that train."""
+    return str(write_random_checkpoint(tmp_path_factory.mktemp("small") / "model", layers=4))
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ragged(*samples: int) -> tuple[Tensor, Tensor]:
+    """A zero-padded batch and its relative lengths."""
+    clips = [noise(count, seed=index) for index, count in enumerate(samples)]
+    wav = nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    return wav, torch.tensor(samples) / wav.shape[1]
+
+
+def test_signature_is_the_hubert_lobes() -> None:
+    from speechbrain.integrations.huggingface.hubert import HuBERT
+
+    def positional(lobe: type) -> list[tuple[str, Any]]:
+        parameters = inspect.signature(lobe).parameters.values()
+        return [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    assert positional(ExHuBERT) == positional(HuBERT)
+
+
+# -- what it computes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["c0", "c1", "c2"])
+def test_card_mode_is_the_cards(source: str, golden: dict[str, np.ndarray], case: str) -> None:
+    lobe = ExHuBERT(source, None, freeze=True, output_logits=True, preprocess="card")
+    raw = torch.from_numpy(golden[f"{case}_raw"])[None]
+    embeddings, logits, lengths = lobe(raw)
+    np.testing.assert_allclose(logits, golden[f"{case}_logits"], rtol=0, atol=1e-4)
+    # The card's padding is not handed on: lengths refer to the clip's own frames.
+    assert embeddings.shape[1] == (raw.shape[1] - 400) // 320 + 1
+    assert lengths.tolist() == [1.0]
+
+
+def test_normalised_ragged_batch_matches_the_reference(
+    source: str, golden: dict[str, np.ndarray]
+) -> None:
+    lobe = ExHuBERT(
+        source, None, freeze=True, output_all_hiddens=True, output_logits=True, preprocess="none"
+    )
+    wav = torch.from_numpy(golden["b_input"])
+    output = lobe(wav, torch.from_numpy(golden["b_lengths"]) / wav.shape[1])
+    assert isinstance(output, LobeOutput)
+    assert output.embeddings.shape == (49, 3, 49, 32)
+    np.testing.assert_allclose(output.logits, golden["b_logits"], rtol=0, atol=1e-4)
+    frames = (output.lengths * 49).round()
+    assert frames.tolist() == golden["b_frames"].tolist()
+    mean = output.embeddings.sum(2) / frames.view(1, -1, 1)  # padded frames are zero
+    np.testing.assert_allclose(mean, golden["b_hidden_mean"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("output_norm", [False, True])
+def test_a_clip_is_the_same_alone_and_beside_longer_ones(source: str, output_norm: bool) -> None:
+    lobe = ExHuBERT(source, None, freeze=True, output_norm=output_norm)
+    wav, lengths = ragged(16_000, 48_000, 33_333)
+    together = lobe(wav, lengths)
+    for row, samples in enumerate((16_000, 48_000, 33_333)):
+        alone = lobe(wav[row : row + 1, :samples])[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone, rtol=0, atol=1e-5)
+        assert not together[row, len(alone) :].any()
+    if output_norm:
+        torch.testing.assert_close(together[0, :49].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together[0, :49].var(correction=0), torch.tensor(1.0), rtol=0, atol=1e-3
+        )
+
+
+def test_same_embeddings_as_the_encoder(source: str) -> None:
+    wav, lengths = ragged(16_000, 9_000)
+    expected = load_encoder(source, device="cpu")(wav, torch.tensor([16_000, 9_000])).layers
+    states = ExHuBERT(source, None, freeze=True, output_all_hiddens=True)(wav, lengths)
+    torch.testing.assert_close(states[:, 1, :27], expected[:, 1, :27], rtol=0, atol=1e-5)
+
+
+def test_relative_lengths_refer_to_the_batch_as_given(source: str) -> None:
+    """Also where no clip fills the batch, as on one rank of several."""
+    lobe = ExHuBERT(source, None, freeze=True, output_logits=True)
+    embeddings, _, lengths = lobe(noise(1, 16_000), torch.tensor([0.5]))
+    assert embeddings.shape == (1, 49, 32)
+    assert (lengths * 49).round().tolist() == [24]
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (2, 49, 32)),
+        ({"output_all_hiddens": True}, (49, 2, 49, 32)),
+        ({"layers": [24]}, (2, 49, 32)),
+        ({"layers": 3}, (3, 2, 49, 32)),
+        ({"layers": [0, -1]}, (2, 2, 49, 32)),
+        ({"layers": [5], "output_all_hiddens": True}, (1, 2, 49, 32)),
+    ],
+)
+def test_layers(source: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    assert ExHuBERT(source, None, freeze=True, **options)(noise(2, 16_000)).shape == shape
+
+
+# -- training ----------------------------------------------------------------------------------
+
+
+def test_frozen_means_eval_for_ever(source: str) -> None:
+    lobe = ExHuBERT(source, None, freeze=True, apply_spec_augment=True)
+    wav = noise(2, 16_000)
+    before = lobe(wav)
+    assert not before.requires_grad
+    nn.ModuleDict({"lobe": lobe}).train()
+    assert not any(module.training for module in lobe.model.modules())
+    torch.testing.assert_close(lobe(wav), before, rtol=0, atol=0)
+    free = ExHuBERT(source, None)
+    assert not torch.equal(free(wav), free(wav)), "dropout should be on where nothing is frozen"
+
+
+def test_frozen_parts_are_the_authors_and_stay_in_eval_mode(source: str) -> None:
+    released = json.loads((DATA / "golden" / "released.json").read_text())
+    lobe = ExHuBERT(
+        source,
+        None,
+        freeze_feature_extractor=True,
+        freeze_original=True,
+        apply_spec_augment=True,
+        output_logits=True,
+    ).train()
+    frozen = {name for name, weight in lobe.model.named_parameters() if not weight.requires_grad}
+    assert frozen == set(released["frozen_by_og_and_feature_encoder"])
+    modes = [layer.attention.training for layer in lobe.model.hubert.encoder.layers]
+    assert modes == [False, True] * 24
+
+
+def test_recipes_freeze_the_convolutions_by_their_own_call(source: str) -> None:
+    lobe = ExHuBERT(source, None)
+    lobe.model.feature_extractor._freeze_parameters()
+    lobe.train()
+    assert not any(weight.requires_grad for weight in lobe.model.feature_extractor.parameters())
+    assert not lobe.model.feature_extractor.training
+    assert lobe.model.hubert.encoder.training
+    assert lobe.normalize_wav and lobe.feature_extractor.do_normalize
+    assert lobe.feature_extractor.sampling_rate == 16_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": [1]},
+        {"output_all_hiddens": True, "apply_spec_augment": True},
+        {"output_logits": True, "freeze_original": True, "freeze_feature_extractor": True},
+        {"output_logits": True, "labels": ["calm", "tense"], "layers": [2]},
+    ],
+)
+def test_every_trainable_weight_gets_a_gradient(small: str, options: dict[str, Any]) -> None:
+    """Or distributed training stops at the first unused parameter."""
+    lobe = ExHuBERT(small, None, **options)
+    output = lobe(*ragged(16_000, 9_000))
+    target = output.logits if isinstance(output, LobeOutput) else output
+    target.square().sum().backward()
+    for name, weight in lobe.named_parameters():
+        assert (weight.grad is not None) == weight.requires_grad, name
+
+
+def test_spec_augment_only_on_request(small: str) -> None:
+    wav = noise(1, 48_000)
+    changed = []
+    for apply in (False, True):
+        lobe = ExHuBERT(small, None, apply_spec_augment=apply).eval()
+        before = lobe(wav)
+        lobe.model.hubert.training = True  # the masking alone, without any dropout
+        changed.append(not torch.equal(lobe(wav), before))
+    assert changed == [False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(small: str, dtype: torch.dtype) -> None:
+    lobe = ExHuBERT(small, None, output_logits=True).eval()
+    wav, lengths = ragged(16_000, 9_000)
+    exact = lobe(wav, lengths)
+    with torch.autocast("cpu", dtype=dtype):
+        mixed = lobe(wav, lengths)
+        loss = mixed.logits.float().square().sum()
+    torch.testing.assert_close(mixed.embeddings.float(), exact.embeddings, rtol=0, atol=0.1)
+    loss.backward()
+    gradients = [weight.grad for weight in lobe.parameters() if weight.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+    half = ExHuBERT(small, None, freeze=True).to(dtype)
+    assert half(wav, lengths).dtype == dtype
+
+
+def test_new_classifier(small: str) -> None:
+    lobe = ExHuBERT(small, None, output_logits=True, labels=["calm", "tense"])
+    assert lobe(noise(3, 16_000)).logits.shape == (3, 2)
+    assert lobe.model.config.labels == ("calm", "tense")
+    with pytest.raises(UsageError, match="freeze=True"):
+        ExHuBERT(small, None, freeze=True, labels=["calm", "tense"])
+
+
+# -- hosts -------------------------------------------------------------------------------------
+
+
+def test_lengths_reach_it_under_either_name(source: str) -> None:
+    lobe = ExHuBERT(source, None, freeze=True, output_logits=True)
+    wav, lengths = ragged(16_000, 9_000)
+    expected = lobe(wav, lengths).embeddings
+    torch.testing.assert_close(lobe(wav, lengths=lengths).embeddings, expected, rtol=0, atol=0)
+    chain = LengthsCapableSequential(lobe, nn.Identity())
+    torch.testing.assert_close(chain(wav, lengths), expected, rtol=0, atol=0)
+    assert not torch.allclose(lobe(wav).embeddings, expected)
+    with pytest.raises(UsageError, match="both"):
+        lobe(wav, lengths, lengths)
+
+
+@pytest.mark.parametrize(
+    ("wav", "lengths", "error", "words"),
+    [
+        (torch.zeros(16_000), None, UsageError, r"\(batch, samples\)"),
+        (torch.zeros(2, 16_000), [1.0], UsageError, "wav_lens"),
+        (torch.zeros(2, 16_000), [1.0, 0.0], UsageError, "wav_lens"),
+        (torch.zeros(2, 16_000), [1.0, 1.2], UsageError, "wav_lens"),
+        (torch.zeros(2, 16_000), [1.0, 0.02], AudioError, "clip 1 has 320 samples"),
+        (torch.full((1, 16_000), torch.nan), None, AudioError, "clip 0 has nan"),
+        (torch.zeros(1, 16_000, dtype=torch.int16), None, AudioError, "int16"),
+    ],
+)
+def test_unusable_batches(
+    source: str, wav: Tensor, lengths: list[float] | None, error: type[Exception], words: str
+) -> None:
+    lobe = ExHuBERT(source, None, freeze=True)
+    with pytest.raises(error, match=words):
+        lobe(wav, None if lengths is None else torch.tensor(lengths))
+
+
+def test_layer_weights() -> None:
+    states = noise(5, 2, 7, 3)
+    weigh = LayerWeights(5)
+    torch.testing.assert_close(weigh(states), states.mean(0))
+    weigh.weights.data[2] = 100.0
+    torch.testing.assert_close(weigh(states), states[2])
+    normed = LayerWeights(5, layernorm=True)(1000 * states)
+    torch.testing.assert_close(normed.mean(-1), torch.zeros(2, 7), rtol=0, atol=1e-5)
+    weigh(states).sum().backward()
+    assert weigh.weights.grad is not None
+    with pytest.raises(UsageError, match="4 layers for 5 weights"):
+        weigh(states[:4])
+
+
+def test_missing_speechbrain_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "speechbrain.py"
+    blocked.write_text("raise ImportError('not here')")
+    program = """
+import exhubert_features
+from exhubert_features.errors import MissingDependency
+try:
+    import exhubert_features.speechbrain
+except MissingDependency as error:
+    assert isinstance(error, ImportError)
+    print(error)
+"""
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{program}"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert "SpeechBrain cannot be imported (not here)" in run.stdout
+    assert "pip install" in run.stdout
+
+
+# -- checkpoints -------------------------------------------------------------------------------
+
+
+def perturb(module: nn.Module) -> dict[str, Tensor]:
+    """Change what trains, as training would; return the state afterwards."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            if weight.requires_grad:
+                weight.add_(0.5)
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_same(module: nn.Module, state: dict[str, Tensor]) -> None:
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0, msg=name)
+
+
+PARTLY = {"freeze_feature_extractor": True, "freeze_original": True, "output_logits": True}
+
+
+@pytest.mark.parametrize("options", [{"freeze": True}, PARTLY, {}, {"layers": [2]}])
+def test_checkpoint_holds_only_what_trains(
+    small: str, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    lobe, head = ExHuBERT(small, None, **options), nn.Linear(32, 4)
+    checkpointer = Checkpointer(tmp_path, {"lobe": lobe, "head": head})
+    saved = perturb(lobe)
+    folder = checkpointer.save_checkpoint().path
+    trainable = sum(weight.nbytes for weight in lobe.parameters() if weight.requires_grad)
+    names = sum(weight.requires_grad for weight in lobe.parameters())
+    assert (folder / "lobe.ckpt").stat().st_size < trainable + 700 * names + 2_000
+    fresh = ExHuBERT(small, None, **options)
+    assert Checkpointer(tmp_path, {"lobe": fresh, "head": head}).recover_if_possible()
+    assert_same(fresh, saved)
+
+
+def test_recovered_gates_are_computed_again(small: str, tmp_path: Path) -> None:
+    """Identity gates are skipped; a checkpoint in which they learned must end that."""
+    lobe = ExHuBERT(small, None, output_logits=True)
+    with torch.no_grad():
+        lobe.model.hubert.encoder.layers[0].gate_bb_linear.weight.mul_(3.0)
+    lobe.save(tmp_path / "lobe.ckpt")
+    frozen = ExHuBERT(small, None, freeze=True, output_logits=True)
+    wav = noise(1, 16_000)
+    before = frozen(wav).logits
+    frozen.load(tmp_path / "lobe.ckpt")
+    after = frozen(wav).logits
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(lobe.eval()(wav).logits, after, rtol=0, atol=1e-5)
+
+
+def test_other_frozen_weights_are_refused(small: str, tmp_path: Path) -> None:
+    ExHuBERT(small, None, **PARTLY).save(tmp_path / "lobe.ckpt")
+    other = str(write_random_checkpoint(tmp_path / "other", layers=4, seed=1))
+    lobe = ExHuBERT(other, None, **PARTLY)
+    before = {name: value.clone() for name, value in lobe.state_dict().items()}
+    with pytest.raises(CheckpointError, match="other frozen weights") as caught:
+        lobe.load(tmp_path / "lobe.ckpt")
+    assert small in str(caught.value) and other in str(caught.value)
+    assert_same(lobe, before)  # nothing was taken over
+
+
+def test_unfit_checkpoints_are_refused(small: str, tmp_path: Path) -> None:
+    path = tmp_path / "lobe.ckpt"
+    ExHuBERT(small, None, labels=["calm", "tense"], output_logits=True).save(path)
+    lobe = ExHuBERT(small, None, **PARTLY)
+    with pytest.raises(CheckpointError, match=r"do not fit, first .*classifier"):
+        lobe.load(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cannot be read whole"):
+        lobe.load(path)
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(CheckpointError, match="not written by this lobe"):
+        lobe.load(path)
+
+
+def test_pretrainer_is_strict(small: str, tmp_path: Path) -> None:
+    lobe = ExHuBERT(small, None, **PARTLY)
+    saved = perturb(lobe)
+    lobe.save(tmp_path / "lobe.ckpt")
+    fresh = ExHuBERT(small, None, **PARTLY)
+    pretrainer = Pretrainer(loadables={"lobe": fresh})
+    pretrainer.collect_files(default_source=str(tmp_path))
+    pretrainer.load_collected()
+    assert_same(fresh, saved)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "lobe.ckpt")
+    with pytest.raises(CheckpointError):
+        pretrainer.load_collected()
+
+
+# -- a recipe ----------------------------------------------------------------------------------
+
+
+class EmotionBrain(speechbrain.Brain):
+    """What SpeechBrain's IEMOCAP recipe does, on tensors."""
+
+    stop_after: int | None = None
+    epochs_run: list[int]
+
+    def compute_forward(self, batch: Any, stage: speechbrain.Stage) -> Tensor:
+        wavs, lengths = batch.to(self.device).sig
+        pooled = self.hparams.avg_pool(self.modules.wav2vec2(wavs, lengths), lengths)
+        logits = self.modules.output_mlp(pooled.view(pooled.shape[0], -1))
+        return self.hparams.log_softmax(logits)
+
+    def compute_objectives(self, predictions: Tensor, batch: Any, stage: Any) -> Tensor:
+        return self.hparams.compute_cost(predictions, batch.emotion.data.squeeze(1))
+
+    def init_optimizers(self) -> None:
+        self.optimizers_dict = {
+            "wav2vec2": self.hparams.wav2vec2_opt_class(self.modules.wav2vec2.parameters()),
+            "model": self.hparams.opt_class(self.hparams.model.parameters()),
+        }
+        for name, optimizer in self.optimizers_dict.items():
+            self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
+
+    def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
+        if stage is speechbrain.Stage.TRAIN:
+            if epoch == self.stop_after:
+                raise KeyboardInterrupt
+            self.epochs_run.append(epoch or 0)
+
+    def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
+        if stage is speechbrain.Stage.VALID:
+            self.checkpointer.save_and_keep_only(meta={"loss": stage_loss}, min_keys=["loss"])
+
+
+def build(source: str, folder: Path) -> tuple[EmotionBrain, dict[str, Any]]:
+    paths = {"output_folder": str(folder), "data_folder": "", "wav2vec2_hub": source}
+    with (DATA / "iemocap_with_exhubert.yaml").open() as stream:
+        hparams = load_hyperpyyaml(stream, overrides=paths)
+    hparams["wav2vec2"] = hparams["wav2vec2"].to(device="cpu")
+    if not hparams["freeze_wav2vec2"] and hparams["freeze_wav2vec2_conv"]:
+        hparams["wav2vec2"].model.feature_extractor._freeze_parameters()
+    brain = EmotionBrain(
+        modules=hparams["modules"],
+        hparams=hparams,
+        run_opts={"device": "cpu", "noprogressbar": True},
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.epochs_run = []
+    return brain, hparams
+
+
+def tones(count: int) -> DynamicItemDataset:
+    """Low tones and high ones, one second more or less."""
+    items = {f"clip{index}": {"number": index} for index in range(count)}
+    dataset = DynamicItemDataset(items)
+
+    def make(number: int) -> Any:
+        time = torch.arange(12_000 + 500 * number) / 16_000
+        yield 0.3 * torch.sin(2 * torch.pi * (120.0, 900.0)[number % 2] * time)
+        yield torch.tensor([number % 2])
+
+    dataset.add_dynamic_item(make, takes=["number"], provides=["sig", "emotion"])
+    dataset.set_output_keys(["id", "sig", "emotion"])
+    return dataset
+
+
+def test_iemocap_recipe_trains_resumes_and_evaluates(source: str, tmp_path: Path) -> None:
+    brain, hparams = build(source, tmp_path)
+    brain.stop_after = 2
+    options = {"train_loader_kwargs": hparams["dataloader_options"]}
+    with pytest.raises(KeyboardInterrupt):
+        brain.fit(hparams["epoch_counter"], tones(8), tones(4), **options)
+    saved = {name: value.clone() for name, value in brain.modules.state_dict().items()}
+
+    resumed, hparams = build(source, tmp_path)
+    untrained = hparams["wav2vec2"].model.hubert.encoder.layers[1].attention.q_proj.weight.clone()
+    resumed.init_optimizers()
+    resumed.checkpointer.recover_if_possible()
+    assert_same(resumed.modules, saved)
+    resumed.fit(hparams["epoch_counter"], tones(8), tones(4), **options)
+    assert (brain.epochs_run, resumed.epochs_run) == ([1], [2])
+    trained = hparams["wav2vec2"].model.hubert.encoder.layers[1].attention.q_proj.weight
+    assert not torch.equal(trained, untrained)
+    assert np.isfinite(resumed.evaluate(tones(4), min_key="loss"))
+    folder = resumed.checkpointer.find_checkpoint().path
+    assert {"wav2vec2.ckpt", "model.ckpt", "counter.ckpt"} <= {p.name for p in folder.iterdir()}
