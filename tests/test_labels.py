@@ -1,0 +1,190 @@
+"""Joining labels: every way they can fail to fit is counted and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exhubert_features.errors import LabelError
+from exhubert_features.labels import join_labels, read_table
+
+CLIPS = [
+    {"id": "a", "clip_id": "a", "file": "/data/wav/a.wav", "speaker": "1"},
+    {"id": "b", "clip_id": "b", "file": "/data/wav/b.wav", "speaker": "1"},
+    {"id": "c", "clip_id": "c", "file": "/data/wav/c.wav", "speaker": "2"},
+]
+
+
+def table(**emotions: str) -> list[dict[str, str]]:
+    return [{"id": key, "emotion": value, "speaker": "s" + key} for key, value in emotions.items()]
+
+
+def test_join_on_id_keeps_the_store_order() -> None:
+    labels = join_labels(CLIPS, table(c="sad", a="happy", b="sad"), target="emotion")
+    assert labels.ids.tolist() == ["a", "b", "c"]
+    assert labels.classes == ("happy", "sad")
+    assert labels.values.tolist() == [0, 1, 1]
+    assert labels.groups.tolist() == ["sa", "sb", "sc"]
+    assert labels.rows.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["/data/wav/a.wav", "/data/wav/b.wav", "/data/wav/c.wav"],
+        ["wav/a.wav", "wav/b.wav", "wav/c.wav"],
+        ["{data_root}/a.wav", "$data_root/wav/b.wav", "wav\\c.wav"],
+    ],
+)
+def test_join_on_file_by_path_or_its_end(names: list[str]) -> None:
+    rows = [
+        {"wav": name, "emotion": emotion, "speaker": "x"}
+        for name, emotion in zip(names, "xyx", strict=True)
+    ]
+    assert join_labels(CLIPS, rows, target="emotion").values.tolist() == [0, 1, 0]
+
+
+def test_a_file_name_that_fits_two_clips_is_ambiguous() -> None:
+    clips = [{"id": side, "file": f"/data/{side}/001.wav"} for side in ("left", "right")]
+    rows = [{"file": "001.wav", "emotion": "x"}]
+    with pytest.raises(LabelError, match=r"fit several labels or several clips"):
+        join_labels(clips, rows, target="emotion", group=None)
+
+
+def test_windows_of_a_clip_share_its_label() -> None:
+    clips = [
+        {"id": f"{clip}#000{window}", "clip_id": clip, "file": f"{clip}.wav"}
+        for clip in "ab"
+        for window in (0, 1)
+    ]
+    labels = join_labels(clips, table(a="x", b="y"), target="emotion", group=None)
+    assert labels.values.tolist() == [0, 0, 1, 1]
+    assert labels.clips.tolist() == ["a", "a", "b", "b"]
+
+
+def test_columns_of_the_store_need_no_table() -> None:
+    clips = [{**clip, "emotion": emotion} for clip, emotion in zip(CLIPS, "xyx", strict=True)]
+    assert join_labels(clips, target="emotion").groups.tolist() == ["1", "1", "2"]
+    with pytest.raises(LabelError, match=r"no column 'mood'.*clip_id, emotion"):
+        join_labels(clips, target="mood")
+
+
+def test_missing_and_extra_labels_are_counted_named_and_dropped_only_when_asked() -> None:
+    rows = table(a="x", b="y", d="x", e="")
+    with pytest.raises(LabelError) as caught:
+        join_labels(CLIPS, rows, target="emotion")
+    assert "1 clips have no label, group or split (c)" in str(caught.value)
+    assert "2 labels have no clip in the store (d, e)" in str(caught.value)
+    labels = join_labels(CLIPS, rows, target="emotion", drop_unlabelled=True)
+    assert labels.ids.tolist() == ["a", "b"]
+    assert labels.rows.tolist() == [0, 1]
+    assert len(labels.warnings) == 2
+
+
+def test_labels_of_failed_clips_are_not_extra() -> None:
+    rows = table(a="x", b="y", c="x", broken="x")
+    assert len(join_labels(CLIPS, rows, target="emotion", failed=["broken"])) == 3
+
+
+def test_an_empty_label_or_group_is_missing() -> None:
+    rows = [*table(a="x", b="y"), {"id": "c", "emotion": "x", "speaker": ""}]
+    with pytest.raises(LabelError, match=r"1 clips have no label, group or split \(c\)"):
+        join_labels(CLIPS, rows, target="emotion")
+
+
+def test_duplicates_are_named_and_conflicts_never_dropped() -> None:
+    rows = table(a="x", b="y", c="x")
+    with pytest.raises(LabelError, match=r"1 labels are given twice \(a\)"):
+        join_labels(CLIPS, [*rows, rows[0]], target="emotion")
+    assert len(join_labels(CLIPS, [*rows, rows[0]], target="emotion", drop_unlabelled=True)) == 3
+    conflict = [*rows, {**rows[0], "emotion": "y"}]
+    with pytest.raises(LabelError, match=r"1 clips \(a\) have conflicting labels"):
+        join_labels(CLIPS, conflict, target="emotion", drop_unlabelled=True)
+
+
+def test_only_the_first_culprits_are_named() -> None:
+    clips = [{"id": f"n{index}", "file": ""} for index in range(30)]
+    with pytest.raises(LabelError, match=r"29 clips .*\(n1, n2, n3, n4, n5, \.\.\.\)"):
+        join_labels(clips, [{"id": "n0", "emotion": "x"}], target="emotion", group=None)
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(LabelError, match=r"no label fits any clip.*first clip is 'a'"):
+        join_labels(CLIPS, table(q="x"), target="emotion")
+    with pytest.raises(LabelError, match="1 label rows have nothing in column 'id'"):
+        join_labels(CLIPS, [*table(a="x", b="y"), {"id": "", "emotion": "x"}], target="emotion")
+
+
+def test_mapping_merges_and_leaves_out() -> None:
+    labels = join_labels(
+        CLIPS,
+        table(a="exc", b="hap", c="xxx"),
+        target="emotion",
+        mapping={"exc": "hap", "hap": "hap", "xxx": ""},
+        classes=("ang", "hap"),
+    )
+    assert labels.values.tolist() == [1, 1]
+    assert labels.warnings == ("1 clips were left out by the label map",)
+
+
+def test_labels_outside_the_given_classes_are_refused() -> None:
+    with pytest.raises(LabelError, match=r"2 labels are none of the classes \(1 names \(z\)\)"):
+        join_labels(CLIPS, table(a="x", b="z", c="z"), target="emotion", classes=("x", "y"))
+    with pytest.raises(LabelError, match="one class, 'x'"):
+        join_labels(CLIPS, table(a="x", b="x", c="x"), target="emotion")
+
+
+def test_regression_is_recognised_or_said() -> None:
+    floats = join_labels(CLIPS, table(a="1.5", b="2", c="-3"), target="emotion")
+    assert floats.task == "regression" and floats.classes == ()
+    np.testing.assert_array_equal(floats.values, [1.5, 2, -3])
+    whole = table(a="1", b="2", c="3")
+    assert join_labels(CLIPS, whole, target="emotion").classes == ("1", "2", "3")
+    assert join_labels(CLIPS, whole, target="emotion", task="regression").task == "regression"
+    with pytest.raises(LabelError, match=r"1 labels \(b\) .*not finite numbers"):
+        join_labels(CLIPS, table(a="1", b="nan", c="3"), target="emotion", task="regression")
+
+
+def test_many_whole_numbers_need_a_word_from_the_user() -> None:
+    clips = [{"id": str(index)} for index in range(60)]
+    rows = [{"id": str(index), "score": str(index)} for index in range(60)]
+    with pytest.raises(LabelError, match="--task regression"):
+        join_labels(clips, rows, target="score", group=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", '\ufeffid,emotion\na,sad\n007,"hot, dry"\n'),
+        ("x.tsv", "id\temotion\na\tsad\n007\thot, dry\n"),
+        ("x.csv", "id;emotion\na;sad\n007;hot, dry\n"),
+        ("x.json", '{"a": {"emotion": "sad"}, "007": {"emotion": "hot, dry"}}'),
+        ("x.json", '[{"id": "a", "emotion": "sad"}, {"id": "007", "emotion": "hot, dry"}]'),
+    ],
+)
+def test_tables_of_every_kind(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_table(tmp_path / name) == [
+        {"id": "a", "emotion": "sad"},
+        {"id": "007", "emotion": "hot, dry"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"id,emotion\na\n", r"1 rows with more or fewer cells.*line 2"),
+        ("x.csv", b"id,emotion\na,\xff\n", "cannot read labels"),
+        ("x.json", b"{", "cannot read labels"),
+        ("x.json", json.dumps({"a": 1}).encode(), "is not a table"),
+    ],
+)
+def test_broken_tables(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LabelError, match=message):
+        read_table(tmp_path / name)
+    with pytest.raises(LabelError, match="cannot read labels"):
+        read_table(tmp_path / "absent.csv")
