@@ -1,0 +1,141 @@
+"""What a head takes: which layers and pools, of features made in which way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import FingerprintMismatch, UsageError
+from ..spec import ExtractionSpec
+
+Kind = Literal["linear", "mlp", "weighted", "attention"]
+
+# Parts of a fingerprint that do not change the numbers a head reads: where the weights came
+# from (their hash counts), the names of the logits, and what else was stored.
+_NOT_COMPARED = {
+    "model": {"source", "revision", "labels"},
+    "spec": {"layers", "pool", "frames", "logits"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What a head takes and what it tells."""
+
+    kind: Kind
+    target: str
+    classes: tuple[str, ...]  # in the order of the logits; empty: regression
+    layers: tuple[int, ...]  # hidden-state ids, in the order of the features
+    pools: tuple[str, ...]  # empty: frames
+    width: int  # D
+    hidden: int = 128  # wide enough for a few thousand clips, small enough not to learn them
+    dropout: float = 0.2
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        return "classification" if self.classes else "regression"
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes) or 1
+
+
+class FeatureRow(Protocol):
+    """What a head reads of :class:`~.records.ClipFeatures` or a store's row."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def pooled(self) -> np.ndarray: ...  # (L, P, D)
+    @property
+    def frames(self) -> np.ndarray | None: ...  # (F, T, D)
+
+
+class Batch(NamedTuple):
+    """``features`` (B, L, P, D), or (B, F, T, D) with the valid frames (B,) of each clip."""
+
+    features: Tensor
+    lengths: Tensor | None
+
+
+class FeatureReader:
+    """Picks a head's layers and pools out of features of a matching fingerprint."""
+
+    def __init__(
+        self, config: HeadConfig, *, trained: Mapping[str, Any], found: Mapping[str, Any]
+    ) -> None:
+        check_fingerprint(trained, found)
+        self.config = config
+        spec = found["spec"]
+        if self.config.pools:
+            self.layers = _positions("layers", self.config.layers, spec["layers"])
+            self.pools = _positions("pools", self.config.pools, spec["pool"])
+        else:
+            self.layers = _positions("frame layers", self.config.layers, spec["frames"])
+
+    def batch(self, rows: Iterable[FeatureRow]) -> Batch:
+        """Features of some rows in float32; frames padded, with their lengths."""
+        if self.config.pools:
+            wanted = np.ix_(self.layers, self.pools)
+            pooled = [np.asarray(row.pooled, np.float32)[wanted] for row in rows]
+            return Batch(torch.from_numpy(np.stack(pooled)), None)
+        frames = [torch.from_numpy(self._frames(row).swapaxes(0, 1)) for row in rows]
+        lengths = torch.tensor([len(clip) for clip in frames])
+        padded = nn.utils.rnn.pad_sequence(frames, batch_first=True)  # (B, T, F, D)
+        return Batch(padded.transpose(1, 2), lengths)
+
+    def _frames(self, row: FeatureRow) -> np.ndarray:
+        if row.frames is None or not row.frames.shape[1]:
+            raise UsageError(f"{row.id} has no frames", remedy="Extract with --frames")
+        return np.asarray(row.frames, np.float32)[self.layers]
+
+
+def check_fingerprint(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise FingerprintMismatch, naming what differs, unless the numbers are comparable."""
+    wanted, got = _comparable(trained), _comparable(found)
+    differing = [
+        f"{key} is {got.get(key)!r}, not {wanted.get(key)!r}"
+        for key in sorted({*wanted, *got})
+        if wanted.get(key) != got.get(key)
+    ]
+    if differing:
+        raise FingerprintMismatch(
+            "the features are not of the kind this head was trained on: " + "; ".join(differing),
+            remedy="Extract with the settings of the head, or train a head on these features",
+        )
+
+
+def _comparable(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """``part.key`` -> value for everything that decides the numbers."""
+    flat = {}
+    for part, content in fingerprint.items():
+        if isinstance(content, Mapping):
+            kept = {key for key in content if key not in _NOT_COMPARED.get(part, ())}
+            flat.update({f"{part}.{key}": content[key] for key in kept})
+        else:
+            flat[part] = content
+    return flat
+
+
+def _positions(what: str, wanted: Iterable[Any], stored: list[Any]) -> list[int]:
+    missing = [item for item in wanted if item not in stored]
+    if missing:
+        raise FingerprintMismatch(
+            f"the features lack {what} {', '.join(map(str, missing))} that the head needs",
+            remedy="Extract them too",
+        )
+    return [stored.index(item) for item in wanted]
+
+
+def extraction_spec(fingerprint: Mapping[str, Any]) -> ExtractionSpec:
+    """The spec that made features of a fingerprint, and makes more of them."""
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in fingerprint["spec"].items()
+    }
+    return ExtractionSpec(**settings)
