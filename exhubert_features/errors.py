@@ -35,7 +35,16 @@ class UsageError(ExHuBERTError, ValueError):
 
 
 class AudioError(ExHuBERTError, ValueError):
-    """A waveform or audio file that cannot become features."""
+    """A waveform or audio file that cannot become features.
+
+    ``kind`` is one short word to count failures by: "unreadable", "too_short", "nan", ...
+    """
+
+    def __init__(
+        self, found: str, *, expected: str = "", remedy: str = "", kind: str = "audio"
+    ) -> None:
+        super().__init__(found, expected=expected, remedy=remedy)
+        self.kind = kind
 
 
 class CheckpointError(ExHuBERTError):

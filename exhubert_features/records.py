@@ -15,7 +15,8 @@ class PlannedClip:
     ``file`` is the path as the user knows it (empty for arrays in memory), ``start`` and
     ``end`` are seconds inside that file (``end`` is None: to the end of the file),
     ``samples`` counts at 16 kHz, as the file's header promises, and ``audio_sha256`` is the
-    hash of the file's bytes (of the float32 samples for arrays).
+    hash of the file's bytes (for a part of a file also of its bounds, for arrays of the float32
+    samples).
     """
 
     id: str

@@ -1,0 +1,64 @@
+"""Files shorter than their own header promises, which libsndfile opens without complaint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# libsndfile notes in its log what a header promised and what the file's size allows.
+PROMISE = re.compile(r"^\s*(?:data|SSND|BODY|riff|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
+COUNT = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
+VOC = "Seems to be a truncated file"
+NIST_FIELD = re.compile(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)")
+
+UNKNOWN = 0x7FFF_0000  # streaming writers promise this or more, not knowing the length yet
+SLACK = 16  # bytes; careless writers forget padding
+OGG_TAIL = 65_307  # the largest Ogg page
+OGG_END = 4  # flag of a stream's last page
+
+
+def missing_data(path: Path, kind: str, log: str) -> str:
+    """What is missing of a file, in words; empty when nothing is.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        libsndfile's name of its format.
+    log
+        libsndfile's log of having opened it.
+    """
+    for promised, there in PROMISE.findall(log):
+        if int(there) + SLACK < int(promised) < UNKNOWN:
+            return f"{there} of {promised} bytes are there"
+    for there, promised in COUNT.findall(log):
+        if int(there) < int(promised):
+            return f"{there} of {promised} samples are there"
+    if VOC in log:
+        return "its last block is incomplete"
+    if kind == "NIST":
+        return _missing_in_nist(path)
+    if kind == "OGG":
+        return _missing_in_ogg(path)
+    return ""
+
+
+def _missing_in_nist(path: Path) -> str:
+    with path.open("rb") as raw:
+        header = raw.read(1024)
+    fields = {name: int(value) for name, value in NIST_FIELD.findall(header)}
+    size = fields.get(b"sample_n_bytes", 0) * fields.get(b"channel_count", 1)
+    promised = 1024 + fields.get(b"sample_count", 0) * size
+    there = path.stat().st_size
+    # Compressed (shorten) files are smaller by right, but libsndfile does not open those.
+    return f"{there} of {promised} bytes are there" if there + SLACK < promised else ""
+
+
+def _missing_in_ogg(path: Path) -> str:
+    with path.open("rb") as raw:
+        raw.seek(max(0, path.stat().st_size - OGG_TAIL))
+        tail = raw.read()
+    page = tail.rfind(b"OggS")
+    ended = page >= 0 and len(tail) > page + 5 and tail[page + 5] & OGG_END
+    return "" if ended else "the stream's end is missing"
