@@ -144,7 +144,7 @@ def _class_rows(report: Report) -> list[tuple[Any, ...]]:
         interval = report.metrics.get(f"recall {name}")
         recall = _number(right / clips) if clips else "—"
         if interval is not None:
-            recall += f" ({_span(interval)})"
+            recall += f" ({interval.low:.2f}, {interval.high:.2f})"
         precision = _number(right / predicted) if predicted else "—"
         rows.append((name, clips, recall, precision, mistaken))
     return rows

@@ -103,7 +103,7 @@ def draw_result(metrics: Mapping[str, Interval], chance: float | None) -> Figure
         axes.plot(interval.value, row, "o", color=colour, markersize=7)
     if chance is not None:
         _mark_level(axes.axvline, chance, f"chance {chance:.2f}", axes)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     lowest = min([0.0, *(interval.low for interval in metrics.values() if interval.low < 0)])
     axes.set_xlim(max(lowest, -1.0) - 0.01, 1.01)
@@ -116,7 +116,8 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     number = len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _figure(min(max(0.55 * number + 1.6, 2.9), 7.5))
-    axes.pcolormesh(share, cmap=_CELLS, vmin=0, vmax=1, edgecolors=_LINE, linewidth=0.6)
+    axes.pcolormesh(share, cmap=_CELLS, vmin=0, vmax=1, edgecolors=_LINE,
+                    linewidth=min(0.6, 6 / number))  # fmt: skip
     size = min(9.5, 58 / number)
     if number <= 12:
         for row, column in np.ndindex(counts.shape):
@@ -231,7 +232,8 @@ def draw_map(points: np.ndarray, names: np.ndarray, legend_limit: int = 42) -> F
                                     rasterized=len(points) > 1000))  # fmt: skip
     _label_components(axes)
     if listed:
-        _legend_below(figure, handles, [_shorten(name) for name in order], columns)
+        _legend_below(figure, handles, [_shorten(name) for name in order], columns,
+                      markerscale=(30 / size) ** 0.5)  # fmt: skip
     else:
         axes.set_title(f"{len(order)} names: colours repeat", fontsize=9, color=_MUTED)
     return figure
@@ -259,10 +261,14 @@ def _label_components(axes: Axes) -> None:
 
 
 def _legend_below(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int
+    figure: Figure,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    columns: int,
+    markerscale: float = 1.0,
 ) -> None:
     figure.legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=8.5,
-                  handletextpad=0.3, columnspacing=1.2)  # fmt: skip
+                  handletextpad=0.3, columnspacing=1.2, markerscale=markerscale)  # fmt: skip
 
 
 def _mark_level(draw: Any, level: float, label: str, axes: Axes) -> None:

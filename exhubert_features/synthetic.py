@@ -9,7 +9,7 @@ breath from there, as acted speech does, and every take scatters around it.
 from __future__ import annotations
 
 import csv
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,18 @@ class Style:
     energy: float = 0.0  # dB
     tilt: float = 0.0  # dB per octave; positive is a brighter, pressed voice
     breath: float = 0.0  # dB
+    smile: float = 0.0  # octaves that the formants rise: spread lips shorten the tract
 
 
-NEUTRAL = Style()
 EMOTIONS = {
-    "anger": Style(pitch=3.0, swing=2.0, tempo=0.25, energy=7.0, tilt=3.5, breath=-2.0),
-    "happiness": Style(pitch=5.0, swing=4.5, tempo=0.15, energy=3.0, tilt=1.0, breath=2.0),
-    "neutral": NEUTRAL,
+    "anger": Style(pitch=3.0, swing=2.0, tempo=0.30, energy=7.0, tilt=5.0, breath=-3.0),
+    "happiness": Style(
+        pitch=5.5, swing=4.5, tempo=0.15, energy=3.0, tilt=2.0, breath=3.0, smile=0.20
+    ),
+    "neutral": Style(),
     "sadness": Style(pitch=-1.5, swing=-1.5, tempo=-0.40, energy=-6.0, tilt=-3.0, breath=6.0),
 }
-_SCATTER = Style(pitch=1.0, swing=0.7, tempo=0.08, energy=1.5, tilt=0.8, breath=2.0)
+_SCATTER = Style(pitch=1.0, swing=0.7, tempo=0.06, energy=1.5, tilt=0.6, breath=2.0, smile=0.02)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def draw_voice(index: int, seed: int = 0) -> Voice:
         pitch=(205.0 if high else 115.0) * 2 ** generator.normal(0, 0.12),
         tract=(1.15 if high else 1.0) * generator.uniform(0.95, 1.05),
         pace=generator.uniform(4.3, 5.3),
-        tilt=generator.normal(-9.0, 0.8),
+        tilt=generator.normal(-9.0, 0.6),
         liveliness=generator.uniform(0.75, 1.2),
     )
 
@@ -152,10 +154,9 @@ def write_corpus(
 def _act(style: Style, liveliness: float, generator: np.random.Generator) -> Style:
     """One take: the emotion as this speaker plays it, scattered as people are."""
     mean, spread = np.array(astuple(style)), np.array(astuple(_SCATTER))
-    return Style(**dict(zip(
-        Style.__dataclass_fields__, liveliness * mean + spread * generator.normal(size=6),
-        strict=True,
-    )))  # fmt: skip
+    taken = liveliness * mean + spread * generator.normal(size=len(mean))
+    names = [quality.name for quality in fields(Style)]
+    return Style(**dict(zip(names, taken.tolist(), strict=True)))
 
 
 def _articulate(
@@ -163,11 +164,12 @@ def _articulate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Control tracks every 5 ms: pitch (K,), voicing (K,), noise (K,) and formants (K, 6)."""
     words = np.random.default_rng([4, sentence])
-    syllables = int(words.integers(6, 10))
+    syllables = int(words.integers(9, 13))
+    tract = voice.tract * 2**style.smile
     voicing, noise, formants, stress = [], [], [], []
     for _ in range(syllables):
         consonant = _CONSONANTS[words.choice(list(_CONSONANTS))]
-        vowel = np.array(_VOWELS[words.choice(list(_VOWELS))]) * voice.tract
+        vowel = np.array(_VOWELS[words.choice(list(_VOWELS))]) * tract
         seconds = generator.lognormal(0, 0.12) / (voice.pace * 2**style.tempo)
         steps = max(int(seconds * SAMPLE_RATE / _STEP), 12)
         onset = int(steps * consonant[0])
