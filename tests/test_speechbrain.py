@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from exhubert_features import load_encoder
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.errors import AudioError, CheckpointError, UsageError
-from exhubert_features.speechbrain import ExHuBERT, LayerWeights, LobeOutput
+from exhubert_features.speechbrain import ExHuBERT, LayerWeights, LobeOutput, WholeCheckpointer
 
 DATA = Path(__file__).parent / "data"
 
@@ -486,3 +486,24 @@ def test_iemocap_recipe_trains_resumes_and_evaluates(source: str, tmp_path: Path
     assert np.isfinite(resumed.evaluate(tones(4), min_key="loss"))
     folder = resumed.checkpointer.find_checkpoint().path
     assert {"wav2vec2.ckpt", "model.ckpt", "counter.ckpt"} <= {p.name for p in folder.iterdir()}
+
+
+def test_run_killed_while_saving_resumes_from_the_whole_checkpoint(tmp_path: Path) -> None:
+    def dies(module: nn.Module, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    head = nn.Linear(2, 2)
+    checkpointer = WholeCheckpointer(tmp_path, {"head": head})
+    first = checkpointer.save_checkpoint(meta={"uar": 0.5})
+    saved = {name: value.clone() for name, value in head.state_dict().items()}
+    perturb(head)
+    checkpointer.custom_save_hooks["head"] = dies
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint(meta={"uar": 0.9})
+    resumed = WholeCheckpointer(tmp_path, {"head": head})
+    found = resumed.recover_if_possible(max_key="uar")
+    assert found.path == first.path and found.paramfiles == first.paramfiles
+    assert_same(head, saved)
+    resumed.save_and_keep_only(name="last")
+    assert [path.name for path in tmp_path.iterdir()] == ["CKPT+last"]

@@ -2,7 +2,7 @@
 
 try:
     # The real one, for imports are absolute; this submodule needs all that ours need.
-    import speechbrain.inference.interfaces as _
+    import speechbrain.inference.interfaces as _  # noqa: F401
 except ImportError as error:
     from ..errors import MissingDependency
 
@@ -12,8 +12,9 @@ except ImportError as error:
         remedy="pip install 'speechbrain>=1.1,<1.2'; the rest of exhubert_features works without",
     ) from error
 
+from .checkpointer import WholeCheckpointer
 from .inference import EmotionClassifier
 from .layer_weights import LayerWeights
 from .lobe import ExHuBERT, LobeOutput
 
-__all__ = ["EmotionClassifier", "ExHuBERT", "LayerWeights", "LobeOutput"]
+__all__ = ["EmotionClassifier", "ExHuBERT", "LayerWeights", "LobeOutput", "WholeCheckpointer"]

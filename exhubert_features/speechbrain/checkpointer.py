@@ -1,0 +1,42 @@
+"""A Checkpointer whose checkpoints are whole, whenever the run is killed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+PARTIAL = "partial-"
+
+
+class WholeCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, but a checkpoint appears under its name once it is complete.
+
+    SpeechBrain writes the file that makes a folder a checkpoint first: a run killed while it
+    saves cannot be resumed until that folder is deleted by hand.
+    """
+
+    def save_checkpoint(self, *arguments: Any, **options: Any) -> Checkpoint | None:
+        """Save as SpeechBrain does, then give the folder its name."""
+        if if_main_process():
+            for leftover in self.checkpoints_dir.glob(f"{PARTIAL}*"):
+                shutil.rmtree(leftover)
+        saved = super().save_checkpoint(*arguments, **options)
+        if saved is not None:  # on the main process
+            whole = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
+            saved.path.rename(whole)
+            files = {name: whole / path.name for name, path in saved.paramfiles.items()}
+            saved = Checkpoint(whole, saved.meta, files)
+        ddp_barrier()
+        return saved
+
+    def _new_checkpoint_dirpath(self) -> Path:
+        whole = super()._new_checkpoint_dirpath()
+        return whole.with_name(PARTIAL + whole.name)
+
+    def _custom_checkpoint_dirpath(self, name: str) -> Path:
+        whole = super()._custom_checkpoint_dirpath(name)
+        return whole.with_name(PARTIAL + whole.name)
