@@ -1,0 +1,122 @@
+"""Every command and snippet of the README, run in its order as a new user would.
+
+What a test cannot have (the published weights, the user's own recordings) is stood in for:
+``STAND_INS`` maps names in the README to local folders, and the audio that it speaks of is
+synthesised under the names that it uses. Nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.spec import SAMPLE_RATE
+from exhubert_features.synthetic import Style, draw_voice, synthesise, write_corpus
+
+PROJECT = Path(__file__).parents[1]
+FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STAND_INS = {
+    "amiriparian/ExHuBERT": "stand-ins/exhubert",
+    "facebook/hubert-large-ll60k": "stand-ins/hubert",
+}
+RUN_ELSEWHERE = (
+    "pip install",  # .ci/run installs this way, into a new environment
+    "pytest",  # this is it
+    "exhubert demo",  # tests/test_demo.py
+)
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks(readme: str) -> list[Block]:
+    """Fenced blocks with the names of ``STAND_INS`` replaced."""
+    found = []
+    for match in FENCE.finditer(readme):
+        text = match[2]
+        for name, stand_in in STAND_INS.items():
+            text = text.replace(name, stand_in)
+        found.append(Block(match[1], text, readme[: match.start()].count("\n") + 2))
+    return found
+
+
+def commands(block: Block) -> str:
+    """A shell block without the lines that are run elsewhere."""
+    lines = block.text.splitlines()
+    return "\n".join(line for line in lines if not line.startswith(RUN_ELSEWHERE))
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the files that the README speaks of, and an empty home."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name in ("home", "bin", "audio"):
+        (folder / name).mkdir()
+    write_random_checkpoint(folder / "stand-ins/exhubert")
+    write_random_checkpoint(folder / "stand-ins/hubert", layers=4, gated=False, labels=())
+    speech = [
+        synthesise(draw_voice(0), Style(), sentence=sentence, seed=sentence) for sentence in (0, 1)
+    ]
+    soundfile.write(folder / "audio/clip_a.wav", speech[0], SAMPLE_RATE)
+    soundfile.write(folder / "audio/clip_b.wav", speech[1], SAMPLE_RATE)
+    soundfile.write(folder / "audio/long.wav", np.concatenate(speech * 2), SAMPLE_RATE)
+    write_corpus(folder / "corpus", speakers=6, sentences=2)
+    script = folder / "bin/exhubert"  # the entry point, whether or not the package is installed
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exhubert_features "$@"\n')
+    script.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(desk: Path) -> dict[str, str]:
+    return {
+        "HOME": str(desk / "home"),
+        "PATH": f"{desk / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "2",
+    }
+
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block", blocks(README), ids=lambda block: f"{block.language} at line {block.line}"
+)
+def test_block_runs(block: Block, desk: Path, environment: dict[str, str]) -> None:
+    if block.language == "bash":
+        command = ["bash", "-euo", "pipefail", "-c", commands(block)]
+    else:
+        command = [sys.executable, "-c", block.text]
+    result = subprocess.run(
+        command, cwd=desk, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, f"{block.text}\n{result.stdout}\n{result.stderr}"
+
+
+def test_the_runner_sees_blocks_and_would_see_a_failure() -> None:
+    found = blocks("text\n```bash\nexhubert demo  # all\nfalse\n```\n```yaml\na: 1\n```\n")
+    assert [(block.language, block.line) for block in found] == [("bash", 3)]
+    assert commands(found[0]) == "false"
+    assert len(blocks(README)) >= 5
+    replaced = blocks("```python\nload('amiriparian/ExHuBERT')\n```\n")[0]
+    assert replaced.text == "load('stand-ins/exhubert')\n"
+
+
+def test_stand_ins_and_exceptions_are_still_in_use() -> None:
+    for name in (*STAND_INS, *RUN_ELSEWHERE):
+        assert name in README
