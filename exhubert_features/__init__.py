@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .autoregister import install as _install
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from .encoder import EncoderOutput as EncoderOutput
     from .encoder import load_encoder as load_encoder
     from .errors import ExHuBERTError as ExHuBERTError
-    from .extract import extract as extract
+    from .extraction import extract as extract
     from .heads import load_head as load_head
     from .spec import LABELS as LABELS
     from .spec import ExtractionSpec as ExtractionSpec
@@ -28,13 +30,17 @@ _HOME = {
     "EncoderOutput": "encoder",
     "ExtractionSpec": "spec",
     "LABELS": "spec",
-    "extract": "extract",
+    "extract": "extraction",  # a module of the same name would hide the function
     "FeatureStore": "store",
     "StoreDataset": "dataset",
     "load_head": "heads",
     "ExHuBERTError": "errors",
 }
 __all__ = [*_HOME, "__version__"]
+
+
+# AutoModel.from_pretrained() and pipeline() then load converted checkpoints by themselves.
+_install()
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from .checkpoint import load_model, save_checkpoint
-from .hub import Checkpoint
+from .config import ExHuBERTConfig
+from .saving import refuse_occupied
 
 
 def convert(
@@ -20,7 +21,7 @@ def convert(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Checkpoint:
+) -> ExHuBERTConfig:
     """Write ``source`` to the folder ``destination`` as :func:`save_checkpoint` does.
 
     Parameters
@@ -36,9 +37,10 @@ def convert(
 
     Returns
     -------
-    Where the weights came from.
+    The model's config.
     """
-    model, checkpoint = load_model(
+    refuse_occupied(destination)  # before a download, not after
+    model, _ = load_model(
         source,
         revision=revision,
         cache_dir=cache_dir,
@@ -46,4 +48,4 @@ def convert(
         labels=labels,
     )
     save_checkpoint(model, destination, dtype=dtype)
-    return checkpoint
+    return model.config

@@ -14,6 +14,7 @@ from .checkpoint import load_model, save_checkpoint
 from .config import ExHuBERTConfig
 from .errors import CheckpointError, UsageError
 from .modeling import ExHuBERT
+from .saving import refuse_occupied
 from .spec import LABELS
 
 _LAYER = re.compile(r"(hubert\.encoder\.layers\.)(\d+)(\..+)")
@@ -47,6 +48,7 @@ def expand(
     -------
     The extended model's config.
     """
+    refuse_occupied(destination)  # before a download, not after
     model, checkpoint = load_model(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )

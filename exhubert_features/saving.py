@@ -183,22 +183,35 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def _whole_folder(destination: Path) -> Iterator[Path]:
-    """A folder beside ``destination`` that takes its name once everything is on the disk."""
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+def refuse_occupied(destination: str | Path) -> None:
+    """Nothing that is there already is ever overwritten."""
+    folder = Path(destination)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
-            f"{destination} exists and is not empty",
+            f"{folder} exists and is not empty",
             expected="a new folder",
             remedy="Choose another name, or delete it first",
         )
+
+
+@contextmanager
+def _whole_folder(destination: Path) -> Iterator[Path]:
+    """A folder beside ``destination`` that takes its name once everything is on the disk."""
+    from safetensors import SafetensorError
+
+    refuse_occupied(destination)
     partial = destination.with_name(f".{destination.name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         yield partial
         for file in partial.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         partial.rename(destination)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{destination} could not be written ({error})",
+            remedy="Choose a folder on a disk with room that you may write to",
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

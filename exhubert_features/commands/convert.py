@@ -1,0 +1,60 @@
+"""``exhubert convert SOURCE DEST``: any supported checkpoint to safetensors with class names."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("source", metavar="SOURCE", help="a Hub id or a local folder")
+    parser.add_argument("destination", metavar="DEST", type=Path, help="a new folder")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the stored weights")
+    parser.add_argument("--labels", metavar="A,B,C", help="class names, in logit order")
+    add_hub_arguments(parser)
+
+
+def add_hub_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that reads a checkpoint to write another."""
+    parser.add_argument("--revision", help="commit, tag or branch on the Hub")
+    parser.add_argument("--cache-dir", type=Path, help="where the Hub's files are kept")
+    parser.add_argument("--local-files-only", action="store_true", help="never use the network")
+
+
+def split_labels(text: str | None) -> list[str] | None:
+    """Names between commas."""
+    from ..errors import UsageError
+
+    if text is None:
+        return None
+    labels = [name.strip() for name in text.split(",")]
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise UsageError(f"labels are {text!r}", expected="distinct names between commas")
+    return labels
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, and say what came out."""
+    import torch
+
+    from ..convert import convert
+
+    config = convert(
+        options.source,
+        options.destination,
+        dtype=getattr(torch, options.dtype),
+        labels=split_labels(options.labels),
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
+    kind = "ExHuBERT" if config.gated else "HuBERT"
+    classes = ", ".join(config.labels) or "none"
+    size = (options.destination / "model.safetensors").stat().st_size
+    print(f"{options.destination}: {kind}, {config.num_hidden_layers} layers, {options.dtype}")
+    print(f"classes: {classes}")
+    print(f"model.safetensors: {size:,} bytes")
+    return 0

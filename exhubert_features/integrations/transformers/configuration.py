@@ -1,0 +1,33 @@
+"""ExHuBERT's ``config.json`` as transformers' ``AutoConfig`` reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.configuration_utils import PretrainedConfig
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from ...config import ExHuBERTConfig
+
+
+class ExHuBERTHubConfig(PretrainedConfig):
+    """:class:`exhubert_features.config.ExHuBERTConfig` and what transformers adds to a config.
+
+    It does not derive from ``HubertConfig``: transformers may load our class while that one is
+    only half there.
+    """
+
+    model_type = "exhubert"
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**ExHuBERTConfig().to_dict(), **values})
+
+    def to_core(self) -> ExHuBERTConfig:
+        """The same for :class:`exhubert_features.modeling.ExHuBERT`."""
+        names = [self.id2label[index] for index in range(self.num_labels)]
+        return ExHuBERTConfig.from_dict(self.to_dict(), gated=True, labels=names)
+
+
+def register() -> None:
+    """Make ``AutoConfig`` know the model type ``exhubert``."""
+    AutoConfig.register(ExHuBERTHubConfig.model_type, ExHuBERTHubConfig, exist_ok=True)
