@@ -1,0 +1,307 @@
+"""The store as its users see it: open, look up, read whole layers, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DamagedStore, MissingDependency, StoreError
+from ..records import ClipFailure, ClipFeatures
+from ..spec import resolve_layers
+from .catalog import load_catalog
+from .ledger import StoredFailure, read_failures, read_manifest, read_plans
+from .packed import read_packed
+from .reading import ShardReader
+from .row import StoredFeatures, unknown_id
+from .shard import checksum
+from .update import Extraction, WriteProgress, write_store
+from .writer import SHARD_BYTES, SHARD_CLIPS, SHARD_SECONDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FeatureStore:
+    """Features of many clips, read-only; a folder or one packed ``.h5`` file.
+
+    Opening checks every shard that is not known from the index. What is seen is the store as
+    it was then; rows that a writer adds later show after opening it again. Safe to
+    pickle, and to use in forked and spawned workers.
+
+    Examples
+    --------
+    >>> store = FeatureStore("features")                        # doctest: +SKIP
+    >>> store["clip_001"].pooled.shape                          # doctest: +SKIP
+    (49, 1, 1024)
+    >>> store.matrix(layer=12, pool="mean").shape               # doctest: +SKIP
+    (535, 1024)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise StoreError(f"there is no store at {self.path}")
+        self._packed_failures: tuple[StoredFailure, ...] = ()
+        if self.path.is_file():
+            manifest, self._packed_failures = read_packed(self.path)
+        else:
+            manifest = read_manifest(self.path)
+        self.fingerprint: dict[str, Any] = manifest["fingerprint"]
+        self.provenance: dict[str, Any] = manifest["provenance"]
+        self._catalog = load_catalog(self.path)
+        self._reader = ShardReader(self.path, self._catalog, self.fingerprint)
+
+    @staticmethod
+    def write(
+        path: str | Path,
+        source: Extraction | Iterable[ClipFeatures | ClipFailure],
+        *,
+        fingerprint: Mapping[str, Any] | None = None,
+        shard_bytes: int = SHARD_BYTES,
+        shard_clips: int = SHARD_CLIPS,
+        shard_seconds: float = SHARD_SECONDS,
+        on_progress: Callable[[WriteProgress], None] | None = None,
+    ) -> FeatureStore:
+        """Store what an extraction yields: only clips that are missing or have changed.
+
+        Interrupted at any moment, the same call goes on where it stopped. Clips that failed
+        before are tried again. A clip whose audio changed is extracted anew and replaces the
+        old; clips that are no longer in the source stay.
+
+        Parameters
+        ----------
+        path
+            Folder of the store; made when absent.
+        source
+            An extraction, or any iterable of rows and failures (rows of one clip together)
+            with its ``fingerprint``.
+        shard_bytes, shard_clips, shard_seconds
+            A shard is published as soon as it reaches one of these.
+        on_progress
+            Called after each clip.
+
+        Raises
+        ------
+        FingerprintMismatch
+            When the store was made with other weights or settings.
+        StoreError
+            When the disk is full, or ids are not unique.
+        """
+        write_store(
+            Path(path),
+            source,
+            fingerprint=fingerprint,
+            shard_bytes=shard_bytes,
+            shard_clips=shard_clips,
+            shard_seconds=shard_seconds,
+            on_progress=on_progress,
+        )
+        return FeatureStore(path)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """All row ids, in stored order: the order of :meth:`matrix` and :meth:`logits`."""
+        return self.column("id")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Hidden-state ids that are stored pooled."""
+        return tuple(self.fingerprint["spec"]["layers"])
+
+    @property
+    def frame_layers(self) -> tuple[int, ...]:
+        """Hidden-state ids that are stored frame by frame."""
+        return tuple(self.fingerprint["spec"]["frames"])
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Poolings that are stored."""
+        return tuple(self.fingerprint["spec"]["pool"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names of the logits, in their order."""
+        return tuple(self.fingerprint["model"]["labels"])
+
+    @property
+    def failures(self) -> tuple[StoredFailure, ...]:
+        """Clips that did not become features, and why."""
+        if self.path.is_file():
+            return self._packed_failures
+        stored = dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
+        return tuple(
+            failure
+            for failure in read_failures(self.path).values()
+            # A kill between a late success and the removal of the record leaves it behind.
+            if not failure.audio_sha256 or stored.get(failure.id) != failure.audio_sha256
+        )
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Clips that a run was asked for and that are neither stored nor failed."""
+        if self.path.is_file():
+            return ()
+        stored = dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
+        failed = {failure.id for failure in self.failures}
+        return tuple(
+            name
+            for name, audio in read_plans(self.path).items()
+            if stored.get(name) != audio and name not in failed
+        )
+
+    def column(self, name: str) -> list[Any]:
+        """One column of the table of rows, such as ``file`` or ``start``."""
+        if name in self._catalog.numbers:
+            return self._catalog.numbers[name][self._catalog.live].tolist()
+        words = self._catalog.text(name)
+        if len(words) == len(self._catalog.live):
+            return list(words)
+        return [words[row] for row in self._catalog.live]
+
+    def __len__(self) -> int:
+        return len(self._catalog.live)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.path)!r}: {len(self)} rows)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The lookup table is quicker to build than to send.
+        return {key: value for key, value in self.__dict__.items() if key != "_rows"}
+
+    def __getitem__(self, name: str) -> StoredFeatures:
+        """One row, its bytes compared with its checksum.
+
+        Raises
+        ------
+        UnknownId
+            (a KeyError) naming near ids.
+        DamagedStore
+            When the stored bytes have changed.
+        """
+        row = self._row(name)
+        shard, local = self._reader.place(row)
+        pooled = self._reader.pooled(shard, local, 1)[0]
+        logits = self._reader.logits(shard, local, 1)
+        frames = self._reader.frames(shard, local, 1)
+        logits = None if logits is None else logits[0]
+        text, numbers = self._catalog.text, self._catalog.numbers
+        if checksum(pooled, logits, frames) != numbers["crc32"][row]:
+            raise DamagedStore(
+                f"the features of {name!r} in {self.path} no longer match their checksum",
+                remedy="Run `exhubert verify --repair` on the store, then extract again",
+            )
+        return StoredFeatures(
+            id=name,
+            clip_id=text("clip_id")[row],
+            file=text("file")[row],
+            start=float(numbers["start"][row]),
+            end=float(numbers["end"][row]),
+            samples=int(numbers["samples"][row]),
+            audio_sha256=text("audio_sha256")[row],
+            status=text("status")[row],
+            pooled=pooled,
+            logits=logits,
+            frames=frames,
+            meta=json.loads(text("meta")[row]),
+        )
+
+    def vector(self, name: str, *, layer: int, pool: str = "mean") -> np.ndarray:
+        """One layer of one row, (D,), without reading the others."""
+        shard, local = self._reader.place(self._row(name))
+        return self._reader.vectors(shard, [local], self._position(layer, pool))[0]
+
+    def frames(self, name: str, *, layer: int) -> np.ndarray:
+        """The frames of one layer of one row, (T, D), without reading the others."""
+        shard, local = self._reader.place(self._row(name))
+        position = self._stored_layer(layer, self.frame_layers, "frames")
+        frames = self._reader.frames(shard, local, 1, [position])
+        return frames[0]  # type: ignore[index]
+
+    def matrix(self, *, layer: int, pool: str = "mean") -> np.ndarray:
+        """One layer of all rows, (N, D), in the order of :attr:`ids`."""
+        position = self._position(layer, pool)
+        width = self.fingerprint["model"]["hidden_size"]
+        out = np.empty((len(self), width), self.fingerprint["spec"]["dtype"])
+        for shard, rows, where in self._live_rows():
+            out[where] = self._reader.vectors(shard, rows, position)
+        return out
+
+    def logits(self) -> np.ndarray:
+        """Class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
+        if not self.fingerprint["spec"]["logits"]:
+            raise StoreError(f"{self.path} holds no logits")
+        out = np.empty((len(self), len(self.labels)), np.float32)
+        for shard, rows, where in self._live_rows():
+            whole = self._reader.logits(shard, 0, self._catalog.shards[shard].rows)
+            out[where] = whole[rows]  # type: ignore[index]
+        return out
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The table of rows, on audformat's index (file, start, end).
+
+        Columns: ``id``, ``status`` and those of the manifest. Clips that came as arrays have
+        their id for a file.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingDependency("pandas cannot be imported") from error
+        ids = self.ids
+        index = pd.MultiIndex.from_arrays(
+            [
+                [file or name for file, name in zip(self.column("file"), ids, strict=True)],
+                pd.to_timedelta(self.column("start"), unit="s"),
+                pd.to_timedelta(self.column("end"), unit="s"),
+            ],
+            names=["file", "start", "end"],
+        )
+        meta = pd.DataFrame([json.loads(text) for text in self.column("meta")], index=index)
+        fixed = pd.DataFrame({"id": ids, "status": self.column("status")}, index=index)
+        meta = meta.drop(columns=["id", "status"], errors="ignore")
+        return pd.concat([fixed, meta], axis=1)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return dict(zip(self.ids, self._catalog.live.tolist(), strict=True))
+
+    def _row(self, name: str) -> int:
+        row = self._rows.get(name)
+        if row is None:
+            raise unknown_id(name, self.ids, self.path)
+        return row
+
+    def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
+        """Shard, its rows that count, and where these stand among all."""
+        edges = np.searchsorted(self._catalog.live, self._catalog.first)
+        for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
+            rows = self._catalog.live[start:stop] - self._catalog.first[shard]
+            yield shard, rows.tolist(), slice(start, stop)
+
+    def _position(self, layer: int, pool: str) -> int:
+        position = self._stored_layer(layer, self.layers, "pooled features")
+        if pool not in self.pools:
+            raise StoreError(
+                f"pool {pool!r} is not in {self.path}", expected=f"one of {', '.join(self.pools)}"
+            )
+        return position * len(self.pools) + self.pools.index(pool)
+
+    def _stored_layer(self, layer: int, stored: tuple[int, ...], what: str) -> int:
+        (wanted,) = resolve_layers([layer], self.fingerprint["model"]["num_states"])
+        if wanted not in stored:
+            raise StoreError(
+                f"{self.path} holds no {what} of layer {layer}",
+                expected=f"one of {', '.join(map(str, stored)) or 'none'}",
+            )
+        return stored.index(wanted)

@@ -1,0 +1,103 @@
+"""Made-up extractions for the store's tests; numpy only, so that killed processes start fast."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
+from exhubert_features.spec import LABELS, ExtractionSpec, fingerprint
+
+WIDTH = 8
+
+
+def make_fingerprint(
+    spec: ExtractionSpec | None = None, *, states: int = 5, **model: object
+) -> dict:
+    """Fingerprint of an imaginary encoder of ``states`` hidden states."""
+    identity = {
+        "source": "imaginary",
+        "weights_sha256": "0" * 64,
+        "num_states": states,
+        "hidden_size": WIDTH,
+        "labels": list(LABELS),
+        "precision": "float32",
+    }
+    return fingerprint(spec or ExtractionSpec(), identity | model)
+
+
+def make_clip(name: str, *, audio: str = "", **settings: object) -> PlannedClip:
+    """A planned clip whose audio hash follows from its id, or from ``audio``."""
+    digest = hashlib.sha256((audio or name).encode("utf-8", "surrogateescape")).hexdigest()
+    values = {"file": f"audio/{name}.wav", "end": 3.0, "samples": 48_000} | settings
+    return PlannedClip(id=name, audio_sha256=digest, **values)
+
+
+def features_of(
+    clip: PlannedClip, data: dict, *, name: str | None = None, start: float = 0.0
+) -> ClipFeatures:
+    """The features that this clip's audio always gives, in float32."""
+    spec = data["spec"]
+    seed = int(clip.audio_sha256[:8], 16) + int(start * 1000)
+    random = np.random.default_rng(seed)
+    width = data["model"]["hidden_size"]
+    shape = (len(spec["layers"]), len(spec["pool"]), width)
+    frames = None
+    if spec["frames"]:
+        frames = random.normal(size=(len(spec["frames"]), 1 + seed % 5, width)).astype("f4")
+    return ClipFeatures(
+        id=name or clip.id,
+        clip_id=clip.id,
+        file=clip.file,
+        start=start,
+        end=start + 3.0,
+        samples=clip.samples,
+        audio_sha256=clip.audio_sha256,
+        pooled=random.normal(size=shape).astype("f4"),
+        logits=random.normal(size=len(LABELS)).astype("f4") if spec["logits"] else None,
+        frames=frames,
+        meta=dict(clip.meta),
+    )
+
+
+@dataclass
+class FakeExtraction:
+    """Follows the protocol of an extraction and counts what it was asked to compute."""
+
+    clips: Sequence[PlannedClip]
+    fingerprint: dict = field(default_factory=make_fingerprint)
+    rejected: Sequence[ClipFailure] = ()
+    failing: dict[str, str] = field(default_factory=dict)  # id -> reason
+    segments: int = 0  # rows per clip, 0: one row named like the clip
+    interrupt_at: int | None = None  # Ctrl-C after so many clips
+    computed: list[str] = field(default_factory=list)
+
+    def results(
+        self, clips: Iterable[PlannedClip]
+    ) -> Iterator[tuple[PlannedClip, list[ClipFeatures] | ClipFailure]]:
+        for clip in clips:
+            if self.interrupt_at is not None and len(self.computed) >= self.interrupt_at:
+                raise KeyboardInterrupt
+            self.computed.append(clip.id)
+            yield clip, self._result(clip)
+
+    def _result(self, clip: PlannedClip) -> list[ClipFeatures] | ClipFailure:
+        if clip.id in self.failing:
+            return ClipFailure(
+                id=clip.id, file=clip.file, kind="broken", reason=self.failing[clip.id]
+            )
+        if not self.segments:
+            return [features_of(clip, self.fingerprint)]
+        return [
+            features_of(clip, self.fingerprint, name=f"{clip.id}#{part:04d}", start=3.0 * part)
+            for part in range(self.segments)
+        ]
+
+
+def make_extraction(count: int, *, prefix: str = "clip", **settings: object) -> FakeExtraction:
+    """An extraction of ``count`` clips."""
+    clips = [make_clip(f"{prefix}_{number:03d}") for number in range(count)]
+    return FakeExtraction(clips, **settings)
