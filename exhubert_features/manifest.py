@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,8 @@ def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | 
     for where, row in rows:
         try:
             yield _entry(row, path.parent, data_root)
+        except UsageError:  # not this row's fault
+            raise
         except ValueError as error:
             name = str(row.get("id") or _file_of(row) or where)
             reason = f"{path}, {where}: {error}"
@@ -129,14 +132,19 @@ def _position(value: Any) -> float | None:
     if value is None or value in ("", "NaT"):
         return None
     try:
-        return float(value)
+        position = float(value)
     except (TypeError, ValueError):
-        import pandas
+        position = _timedelta(value)
+    if not math.isfinite(position):
+        raise ValueError(f"{value!r} is no position in seconds or samples")
+    return position
 
-        try:
-            return float(pandas.to_timedelta(value).total_seconds())
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{value!r} is no position in seconds or samples") from error
+
+def _timedelta(value: Any) -> float:
+    """Seconds of ``0 days 00:00:01.5``; NaN for anything else."""
+    import pandas
+
+    return float(pandas.to_timedelta(value, errors="coerce").total_seconds())
 
 
 def _resolve(name: str, folder: Path, data_root: str | None) -> str:

@@ -60,5 +60,9 @@ def _missing_in_ogg(path: Path) -> str:
         raw.seek(max(0, path.stat().st_size - OGG_TAIL))
         tail = raw.read()
     page = tail.rfind(b"OggS")
-    ended = page >= 0 and len(tail) > page + 5 and tail[page + 5] & OGG_END
-    return "" if ended else "the stream's end is missing"
+    header = tail[page : page + 27]
+    if page < 0 or len(header) < 27 or not header[5] & OGG_END:
+        return "the stream's end is missing"
+    sizes = tail[page + 27 : page + 27 + header[26]]
+    complete = page + 27 + header[26] + sum(sizes) <= len(tail)
+    return "" if complete else "its last page is incomplete"

@@ -41,7 +41,7 @@ def plan_windows(
     lie further inside it and have heard more of their surroundings. The last window's frames
     need not fall on the grid of the others: then a frame counts when it starts at least one
     stride after the last that counted. So the counted frames are one stride apart, and at
-    most two where windows meet.
+    most two (2.25 with windows of odd lengths) where windows meet.
 
     Parameters
     ----------

@@ -1,0 +1,246 @@
+"""Sources to clips: files, folders, tables, SpeechBrain manifests and arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from exhubert_features.errors import UsageError
+from exhubert_features.planning import Plan, plan_clips
+
+RATE = 16_000
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """``audio/`` with a.wav (1 s), sub/b.flac (2 s at 8 kHz) and things that are not audio."""
+    folder = tmp_path / "audio"
+    (folder / "sub").mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    soundfile.write(folder / "a.wav", noise[:RATE], RATE)
+    soundfile.write(folder / "sub" / "b.flac", noise[:16_000], 8_000)
+    (folder / "README.txt").write_text("about the corpus")
+    (folder / "._a.wav").write_bytes(b"macOS keeps such files")
+    return tmp_path
+
+
+def table(folder: Path, text: str, name: str = "list.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def ids(plan: Plan) -> list[str]:
+    return [clip.id for clip in plan.clips]
+
+
+def kinds(plan: Plan) -> dict[str, str]:
+    return {failure.id: failure.kind for failure in plan.rejected}
+
+
+def test_folder(corpus: Path) -> None:
+    plan = plan_clips(corpus / "audio")
+    assert ids(plan) == ["a.wav", "sub/b.flac"]
+    assert plan.rejected == ()
+    assert plan.left_out == 2
+    first, second = plan.clips
+    assert (first.samples, second.samples) == (16_000, 32_000)
+    assert first.file == str(corpus / "audio" / "a.wav")
+    content = (corpus / "audio" / "a.wav").read_bytes()
+    assert first.audio_sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_files_are_known_by_their_path(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(corpus)
+    plan = plan_clips(["./audio/a.wav", Path("audio/sub/b.flac")])
+    assert ids(plan) == ["audio/a.wav", "audio/sub/b.flac"]
+
+
+def test_links_are_followed_but_not_in_circles(corpus: Path) -> None:
+    elsewhere = corpus / "elsewhere"
+    elsewhere.mkdir()
+    soundfile.write(elsewhere / "c.wav", np.zeros(800), RATE)
+    (corpus / "audio" / "link").symlink_to(elsewhere)
+    (corpus / "audio" / "sub" / "circle").symlink_to(corpus / "audio")
+    assert ids(plan_clips(corpus / "audio")) == ["a.wav", "link/c.wav", "sub/b.flac"]
+
+
+def test_recordings_that_cannot_be_read_are_not_passed_over(corpus: Path) -> None:
+    (corpus / "audio" / "phone.m4a").write_bytes(b"\0\0\0 ftypM4A ")
+    (corpus / "audio" / "gone.wav").symlink_to("nowhere.wav")
+    plan = plan_clips(corpus / "audio")
+    assert kinds(plan) == {"phone.m4a": "unreadable", "gone.wav": "missing"}
+    assert len(plan.clips) == 2
+
+
+def test_table(corpus: Path) -> None:
+    path = table(
+        corpus,
+        "file,id,start,end,speaker,Emotion\n"
+        "audio/a.wav,x/1,,,anna,joy\n"
+        "audio/a.wav,ü 2,0.25,0.75,ben,anger\n"
+        f"{corpus}/audio/sub/b.flac,three,1,,ben,\n",
+    )
+    first, second, third = plan_clips(path).clips
+    assert (first.id, first.start, first.end, first.samples) == ("x/1", 0.0, None, 16_000)
+    assert (second.id, second.start, second.end, second.samples) == ("ü 2", 0.25, 0.75, 8_000)
+    assert (third.file, third.samples) == (f"{corpus}/audio/sub/b.flac", 16_000)
+    assert second.meta == {"speaker": "ben", "Emotion": "anger"}
+    # The same bytes, but not the same audio: moving a boundary must be seen as a change.
+    assert len({clip.audio_sha256 for clip in (first, second, third)}) == 3
+    assert plan_clips(path).clips[1].audio_sha256 == second.audio_sha256
+
+
+def test_ids_by_default(corpus: Path) -> None:
+    path = table(corpus, "file,start,end\naudio/a.wav,,\naudio/a.wav,0.5,\naudio/a.wav,0,0.5\n")
+    assert ids(plan_clips(path)) == ["audio/a.wav", "audio/a.wav@0.5-", "audio/a.wav@0-0.5"]
+
+
+def test_tabs_bom_and_audformat_times(corpus: Path) -> None:
+    path = corpus / "list.tsv"
+    row = "audio/sub/b.flac\t0 days 00:00:00.500000\t0 days 00:00:01.500000\n"
+    path.write_text("file\tstart\tend\n" + row + "audio/a.wav\t0 days\tNaT\n", encoding="utf-8-sig")
+    first, second = plan_clips(path).clips
+    assert (first.start, first.end) == (0.5, 1.5)
+    assert (second.start, second.end, second.samples) == (0.0, None, RATE)
+
+
+def test_speechbrain_csv_counts_samples(corpus: Path) -> None:
+    path = table(
+        corpus, "ID,duration,wav,start,stop,spk_id\nutt1,1.0,$data_root/sub/b.flac,4000,12000,s1\n"
+    )
+    (clip,) = plan_clips(path, data_root=corpus / "audio").clips
+    assert (clip.id, clip.start, clip.end, clip.samples) == ("utt1", 0.5, 1.5, 16_000)
+    assert clip.meta == {"duration": "1.0", "spk_id": "s1"}
+
+
+def test_speechbrain_json(corpus: Path) -> None:
+    items = {
+        "u1": {"wav": "{data_root}/a.wav", "length": 1.0, "emo": "ang"},
+        "u2": {"wav": {"file": "{data_root}/sub/b.flac", "start": 4000, "stop": 12_000}},
+        "u3": {"wav": "audio/a.wav", "words": ["a", "b"]},
+    }
+    path = table(corpus, json.dumps(items), "train.json")
+    first, second, third = plan_clips(path, data_root=corpus / "audio").clips
+    assert first.meta == {"length": "1.0", "emo": "ang"}
+    assert (second.start, second.end) == (0.5, 1.5)
+    assert third.meta == {"words": '["a", "b"]'}
+    with pytest.raises(UsageError, match="data_root"):
+        plan_clips(path)
+
+
+def test_bad_rows_do_not_stop_the_others(corpus: Path) -> None:
+    path = table(
+        corpus,
+        "id,file,start,end\n"
+        "fine,audio/a.wav,,\n"
+        "gone,audio/gone.wav,,\n"
+        "folder,audio,,\n"
+        "text,audio/a.wav,soon,\n"
+        "late,audio/a.wav,5,6\n"
+        "nofile,,,\n"
+        "wide,audio/a.wav,,,extra\n"
+        "nan,audio/a.wav,nan,\n"
+        "short,audio/a.wav,0,0.01\n",
+    )
+    plan = plan_clips(path)
+    assert ids(plan) == ["fine"]
+    assert kinds(plan) == {
+        "gone": "missing",
+        "folder": "directory",
+        "text": "manifest",
+        "late": "segment",
+        "nofile": "manifest",
+        "wide": "manifest",
+        "nan": "manifest",
+        "short": "too_short",
+    }
+    reason = next(failure.reason for failure in plan.rejected if failure.id == "text")
+    assert "line 5" in reason
+    assert "soon" in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "name,speaker\nx,y\n"),
+        ("a.csv", ""),
+        ("a.csv", "file\n\udcff\n"),
+        ("a.json", "[1, 2]"),
+        ("a.json", '{"a": 3}'),
+        ("a.json", "{"),
+    ],
+)
+def test_unusable_manifests_are_wrong_usage(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UsageError, match=name):
+        plan_clips(path)
+
+
+def test_duplicate_ids(corpus: Path) -> None:
+    path = table(corpus, "id,file\nx,audio/a.wav\nx,audio/sub/b.flac\ny,audio/a.wav\n")
+    plan = plan_clips(path)
+    assert ids(plan) == ["x", "y"]
+    assert plan.clips[0].file.endswith("a.wav")  # the first has the id
+    assert kinds(plan) == {"x (2)": "duplicate"}  # and the failure does not shadow it
+
+
+@pytest.mark.parametrize("name", ["a/b", "ünï çødé 語", "x" * 300, "#0001", " "])
+def test_unusual_ids_are_kept(name: str) -> None:
+    plan = plan_clips({name: np.zeros(800, np.float32)})
+    assert ids(plan) == [name]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "a\udcffb"])
+def test_ids_that_cannot_be_stored(name: str) -> None:
+    plan = plan_clips({name: np.zeros(800, np.float32)})
+    assert plan.clips == ()
+    (failure,) = plan.rejected
+    assert failure.kind == "id"
+    failure.id.encode("utf-8")
+
+
+def test_file_names_that_are_no_text(corpus: Path) -> None:
+    source = corpus / "audio" / "a.wav"
+    odd = os.fsencode(corpus / "audio") + b"/\xff.wav"
+    Path(os.fsdecode(odd)).write_bytes(source.read_bytes())
+    plan = plan_clips(corpus / "audio")
+    assert ids(plan) == ["a.wav", "sub/b.flac"]
+    assert kinds(plan) == {"\\udcff.wav": "id"}
+
+
+def test_arrays() -> None:
+    wave = np.random.default_rng(0).normal(size=8_000).astype(np.float32)
+    plan = plan_clips({"a": wave, "b": (wave, 8_000), "c": wave[:10], "d": (wave, 10)})
+    assert [(clip.id, clip.samples, clip.file) for clip in plan.clips] == [
+        ("a", 8_000, ""),
+        ("b", 16_000, ""),
+    ]
+    assert kinds(plan) == {"c": "too_short", "d": "rate"}
+
+
+def test_a_channel_that_is_missing(corpus: Path) -> None:
+    plan = plan_clips(corpus / "audio", channel=1)
+    assert set(kinds(plan).values()) == {"channel"}
+
+
+def test_nothing_to_do_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        plan_clips(tmp_path / "typo.wav")
+    with pytest.raises(UsageError, match="no audio in"):
+        plan_clips(tmp_path)
+    with pytest.raises(UsageError, match="no input"):
+        plan_clips([])
+
+
+def test_a_typo_among_others_is_recorded(corpus: Path) -> None:
+    plan = plan_clips([corpus / "audio" / "a.wav", corpus / "typo.wav"])
+    assert len(plan.clips) == 1
+    assert list(kinds(plan).values()) == ["missing"]
