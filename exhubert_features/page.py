@@ -12,14 +12,14 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from . import __version__
-from .bootstrap import FEW_GROUPS
-from .metrics import Interval, absent_classes
+from .metrics import Interval
 from .report import (
     LayerCurve,
     Report,
     chance_level,
     confusion_counts,
     group_scores,
+    is_grouped,
     metric_name,
     plain,
 )
@@ -33,8 +33,8 @@ _CALIBRATION = {
     "ece": "Expected calibration error",
     "brier": "Brier score",
     "temperature": "Temperature that calibrates best",
-    "ece_scaled": "Calibration error at that temperature",
-    "brier_scaled": "Brier score at that temperature",
+    "ece_scaled": "Calibration error, scaled by inner folds",
+    "brier_scaled": "Brier score, scaled by inner folds",
 }
 _LISTED_FAILURES = 200  # in the page; report.json has them all
 _LISTED_GROUPS = 6  # of one fold, in its row
@@ -53,6 +53,7 @@ def render(report: Report, figures: Mapping[str, str]) -> str:
         version=__version__,
         chance=chance_level(report),
         main=_headline(report),
+        grouped=is_grouped(report),
         facts=_facts(report),
         warnings=_warnings(report),
         metric_rows=[
@@ -102,7 +103,7 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
         ("target", report.target),
         ("clips", len(report.ids)),
-        ("groups", len(np.unique(report.groups))),
+        ("groups", len(np.unique(report.groups)) if is_grouped(report) else "none"),
     ]
     if report.classes:
         facts.append(("classes", len(report.classes)))
@@ -110,23 +111,13 @@ def _facts(report: Report) -> list[tuple[str, Any]]:
 
 
 def _warnings(report: Report) -> list[str]:
-    """The run's own warnings, and what the data itself makes doubtful."""
+    """The run's own warnings, and how many clips are missing from every figure."""
     warnings = list(report.warnings)
     if report.failures:
         kinds = Counter(str(failure.get("kind", "unknown")) for failure in report.failures)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         warnings.append(
             f"{len(report.failures)} clips have no features and are in no figure here: {listed}."
-        )
-    if report.classes:
-        absent = absent_classes(report.truth, report.classes)
-        if absent:
-            warnings.append(f"No clip of: {', '.join(absent)}. The UAR leaves these classes out.")
-    groups = len(np.unique(report.groups))
-    if groups < FEW_GROUPS:
-        warnings.append(
-            f"Only {groups} group{'s' * (groups != 1)}: the interval is a rough guide to how the "
-            "result would vary with other speakers."
         )
     return warnings
 
@@ -151,7 +142,7 @@ def _class_rows(report: Report) -> list[tuple[Any, ...]]:
 
 
 def _layer_words(curve: LayerCurve) -> str:
-    words = f"The inner folds chose layer {curve.best} most often"
+    words = f"By the inner folds layer {curve.best} is best"
     if curve.best in curve.layers:
         place = curve.layers.index(curve.best)
         words += f"; alone it scores {_number(float(curve.mean[place]))}"

@@ -32,7 +32,7 @@ class LayerCurve:
     """The score of one linear probe per layer, and of a weighting over all layers.
 
     ``mean``, ``low`` and ``high`` are (L,), in the order of ``layers`` (hidden-state ids);
-    ``best`` is the id that the inner folds chose most often.
+    ``best`` is the id that does best in the inner folds.
     """
 
     layers: tuple[int, ...]
@@ -66,7 +66,8 @@ class Report:
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
     map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
-    # temperature, ece, brier, ece_scaled, brier_scaled (the last two: at that temperature)
+    # temperature (of all clips), ece, brier, and after scaling each fold by the temperature of
+    # its inner folds: ece_scaled, brier_scaled
     calibration: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     failures: Sequence[Mapping[str, Any]] = ()  # of the store, each: id, file, kind, reason
@@ -135,6 +136,11 @@ def confusion_counts(report: Report) -> np.ndarray:
     return confusion_matrix(report.truth, report.prediction, len(report.classes))
 
 
+def is_grouped(report: Report) -> bool:
+    """Whether groups hold clips together; without speakers each clip is its own."""
+    return len(np.unique(report.groups)) < len(report.groups)
+
+
 def chance_level(report: Report) -> float | None:
     """UAR of guessing; none for regression."""
     return 1 / len(np.unique(report.truth)) if report.classes else None
@@ -158,12 +164,14 @@ def _figures(report: Report) -> dict[str, Figure]:
     if report.layer_curve is not None:
         drawn["layers"] = plots.draw_layers(report.layer_curve, short, chance)
     scores = [group for group in group_scores(report) if np.isfinite(group.score)]
-    if scores:
+    if scores and is_grouped(report):
         drawn["groups"] = plots.draw_groups(scores, main, short)
     if report.probabilities is not None:
         series = {"as trained": report.probabilities}
         if temperature := report.calibration.get("temperature"):
-            series["temperature-scaled"] = _rescale(report.probabilities, temperature)
+            series[f"at temperature {temperature:.2f}"] = _rescale(
+                report.probabilities, temperature
+            )
         drawn["calibration"] = plots.draw_calibration(report.truth, series)
     if report.map_points is not None:
         if report.classes:
@@ -173,7 +181,8 @@ def _figures(report: Report) -> dict[str, Figure]:
             drawn["map_target"] = plots.draw_value_map(
                 report.map_points, report.truth, report.target
             )
-        drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
+        if is_grouped(report):
+            drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
     return drawn
 
 
