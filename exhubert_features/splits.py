@@ -14,6 +14,7 @@ from .labels import Labels
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 FOLDS = 5
+MERGED = 3  # inner folds where the outer ones are many
 STRATA = 5  # quantiles of a numeric target that stand in for classes
 TRAIN = ("train", "training")
 DEVELOPMENT = ("dev", "devel", "development", "val", "valid", "validation")
@@ -86,7 +87,8 @@ def make_protocol(
     folds
         Number of folds for ``grouped`` and ``random``.
     inner
-        Number of inner folds; None: each of the other outer folds is held out in turn.
+        Number of inner folds; None: each of the other outer folds is held out in turn, or
+        three times a third of them where they are many.
     shared_groups
         Accept a given split whose groups stand on both sides, with a warning.
     """
@@ -231,7 +233,8 @@ def _inner(
                 ]
             blocks = _stratified(labels, owners, count or FOLDS, seed, train)
         else:
-            blocks = np.searchsorted(others, blocks) % (count or len(others))
+            count = count or (len(others) if len(others) <= FEW_GROUPS else MERGED)
+            blocks = np.searchsorted(others, blocks) % count
         held = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
     everyone = np.arange(len(train))
     return tuple(
