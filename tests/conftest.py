@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,3 +26,18 @@ def golden() -> dict[str, np.ndarray]:
     """The reference implementation's inputs and outputs on that checkpoint."""
     with np.load(GOLDEN / "tiny_outputs.npz") as archive:
         return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 4-layer checkpoint in the release's layout; not to be changed."""
+    from exhubert_features.checkpoint import write_random_checkpoint
+
+    folder = tmp_path_factory.mktemp("whole") / "checkpoint"
+    return write_random_checkpoint(folder, layers=4, layout="release")
+
+
+@pytest.fixture
+def checkpoint_copy(small_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "checkpoint"))
