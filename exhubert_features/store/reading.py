@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .catalog import Catalog, ShardFile, shard_path
 from .shard import NUMBERS, TEXT, ShardRows
 
 OPEN_FILES = 256  # many shells allow 1,024 in all
+BLOCK_BYTES = 64 << 20  # what copying a store holds in memory, however large its shards
 
 
 class ShardReader:
@@ -110,6 +111,14 @@ class ShardReader:
             logits=self.logits(shard, first, count),
             frames=self.frames(shard, first, count),
         )
+
+    def blocks(self, shard: int) -> Iterator[tuple[int, ShardRows]]:
+        """A shard in pieces of about 64 MB, each with the catalog row it begins at."""
+        place = self._catalog.shards[shard]
+        step = max(1, BLOCK_BYTES * place.rows // place.size)
+        for first in range(0, place.rows, step):
+            block = self.block(shard, first, min(step, place.rows - first))
+            yield int(self._catalog.first[shard]) + first, block
 
     def _open(self, shard: int) -> io.FileIO:
         file = self._files.get(shard)

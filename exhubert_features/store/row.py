@@ -1,14 +1,20 @@
-"""One row of a store, and the error for a row that is not there."""
+"""One row of a store, the table of rows, and the error for a row that is not there."""
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import MissingDependency, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class UnknownId(StoreError, KeyError):
@@ -37,6 +43,41 @@ class StoredFeatures:
     logits: np.ndarray | None
     frames: np.ndarray | None
     meta: dict[str, str]
+
+
+def row_table(
+    ids: Sequence[str],
+    *,
+    files: Sequence[str],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    statuses: Sequence[str],
+    meta: Sequence[str],
+) -> pd.DataFrame:
+    """Rows on audformat's index (file, start, end); ``meta`` are JSON objects."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingDependency("pandas cannot be imported") from error
+    names = printable(ids)
+    index = pd.MultiIndex.from_arrays(
+        [
+            [file or name for file, name in zip(printable(files), names, strict=True)],
+            pd.to_timedelta(starts, unit="s"),
+            pd.to_timedelta(ends, unit="s"),
+        ],
+        names=["file", "start", "end"],
+    )
+    rows = [json.loads(text) for text in meta]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns: dict[str, Any] = {"id": names, "status": statuses}
+    columns |= {key: printable(row.get(key) for row in rows) for key in keys if key not in columns}
+    return pd.DataFrame(columns, index=index)
+
+
+def printable(words: Iterable[str | None]) -> list[str | None]:
+    """Words with escapes for the undecodable bytes of file names, which pandas refuses."""
+    return [word and word.encode("utf-8", "backslashreplace").decode() for word in words]
 
 
 def unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:

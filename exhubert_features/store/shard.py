@@ -21,6 +21,7 @@ from ..records import ClipFeatures
 
 FORMAT = "exhubert-features"
 VERSION = 1
+COLUMN_BYTES = 600  # of ids, paths, hashes and their index, per row
 USER_BLOCK = 512  # the smallest HDF5 allows; holds the stamp that is checked before HDF5 opens
 _MAGIC = b"exhubert-features shard\n"
 _READ_SIZE = 1 << 20
@@ -64,7 +65,7 @@ class ShardRows:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def select(self, keep: Sequence[int]) -> ShardRows:
+    def select(self, keep: Sequence[int] | np.ndarray) -> ShardRows:
         """The rows at positions ``keep``, in that order."""
         rows = np.asarray(keep, dtype=np.int64)
         ends = self.numbers["frame_end"]
@@ -140,6 +141,15 @@ def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) ->
         "software": json.dumps(software),
         "machine": platform.machine(),
     }
+
+
+def estimate_bytes(fingerprint: Mapping[str, Any], clips: int, frames: int) -> int:
+    """About how many bytes a store will take for so many rows and frames (at 50 a second)."""
+    spec, model = fingerprint["spec"], fingerprint["model"]
+    value = np.dtype(spec["dtype"]).itemsize * model["hidden_size"]
+    pooled = len(spec["layers"]) * len(spec["pool"]) * value
+    logits = 4 * len(model["labels"]) if spec["logits"] else 0
+    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec["frames"]) * value
 
 
 def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DamagedStore, MissingDependency, StoreError
+from ..errors import DamagedStore, StoreError
 from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .catalog import load_catalog
 from .ledger import StoredFailure, read_failures, read_manifest, read_plans
 from .packed import read_packed
 from .reading import ShardReader
-from .row import StoredFeatures, unknown_id
-from .shard import checksum
+from .row import StoredFeatures, row_table, unknown_id
+from .shard import ShardRows, checksum
 from .update import Extraction, WriteProgress, write_store
 from .writer import SHARD_BYTES, SHARD_CLIPS, SHARD_SECONDS
 
@@ -130,6 +130,11 @@ class FeatureStore:
         return tuple(self.fingerprint["model"]["labels"])
 
     @property
+    def has_logits(self) -> bool:
+        """Whether class scores are stored: asked for, and the model has a classifier."""
+        return bool(self.fingerprint["spec"]["logits"] and self.labels)
+
+    @property
     def failures(self) -> tuple[StoredFailure, ...]:
         """Clips that did not become features, and why."""
         if self.path.is_file():
@@ -163,6 +168,14 @@ class FeatureStore:
         if len(words) == len(self._catalog.live):
             return list(words)
         return [words[row] for row in self._catalog.live]
+
+    def frame_counts(self) -> np.ndarray:
+        """How many frames each row has stored, (N,)."""
+        ends = self._catalog.numbers["frame_end"]
+        counts = np.diff(ends, prepend=0)
+        firsts = self._catalog.first[:-1][np.diff(self._catalog.first) > 0]
+        counts[firsts] = ends[firsts]  # ends count from the beginning of each shard
+        return counts[self._catalog.live]
 
     def __len__(self) -> int:
         return len(self._catalog.live)
@@ -240,7 +253,7 @@ class FeatureStore:
 
     def logits(self) -> np.ndarray:
         """Class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
-        if not self.fingerprint["spec"]["logits"]:
+        if not self.has_logits:
             raise StoreError(f"{self.path} holds no logits")
         out = np.empty((len(self), len(self.labels)), np.float32)
         for shard, rows, where in self._live_rows():
@@ -248,29 +261,29 @@ class FeatureStore:
             out[where] = whole[rows]  # type: ignore[index]
         return out
 
+    def blocks(self) -> Iterator[ShardRows]:
+        """All rows in stored order, a few dozen MB at a time: for copying and checking."""
+        live = np.zeros(int(self._catalog.first[-1]), dtype=bool)
+        live[self._catalog.live] = True
+        for shard in range(len(self._catalog.shards)):
+            for start, block in self._reader.blocks(shard):
+                keep = live[start : start + len(block)]
+                yield block if keep.all() else block.select(np.flatnonzero(keep))
+
     def to_dataframe(self) -> pd.DataFrame:
         """The table of rows, on audformat's index (file, start, end).
 
         Columns: ``id``, ``status`` and those of the manifest. Clips that came as arrays have
         their id for a file.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependency("pandas cannot be imported") from error
-        ids = self.ids
-        index = pd.MultiIndex.from_arrays(
-            [
-                [file or name for file, name in zip(self.column("file"), ids, strict=True)],
-                pd.to_timedelta(self.column("start"), unit="s"),
-                pd.to_timedelta(self.column("end"), unit="s"),
-            ],
-            names=["file", "start", "end"],
+        return row_table(
+            self.ids,
+            files=self.column("file"),
+            starts=self.column("start"),
+            ends=self.column("end"),
+            statuses=self.column("status"),
+            meta=self.column("meta"),
         )
-        meta = pd.DataFrame([json.loads(text) for text in self.column("meta")], index=index)
-        fixed = pd.DataFrame({"id": ids, "status": self.column("status")}, index=index)
-        meta = meta.drop(columns=["id", "status"], errors="ignore")
-        return pd.concat([fixed, meta], axis=1)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
