@@ -33,11 +33,11 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 4-layer checkpoint in the release's layout; not to be changed."""
     from exhubert_features.checkpoint import write_random_checkpoint
 
-    folder = tmp_path_factory.mktemp("whole") / "checkpoint"
+    folder = tmp_path_factory.mktemp("small") / "checkpoint"
     return write_random_checkpoint(folder, layers=4, layout="release")
 
 
 @pytest.fixture
 def checkpoint_copy(small_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""
-    return Path(shutil.copytree(whole, tmp_path / "checkpoint"))
+    return Path(shutil.copytree(small_checkpoint, tmp_path / "checkpoint"))
