@@ -233,18 +233,18 @@ class FeatureStore:
     def vector(self, name: str, *, layer: int, pool: str = "mean") -> np.ndarray:
         """One layer of one row, (D,), without reading the others."""
         shard, local = self._reader.place(self._row(name))
-        return self._reader.vectors(shard, [local], self._position(layer, pool))[0]
+        return self._reader.vectors(shard, [local], self.position(layer, pool))[0]
 
     def frames(self, name: str, *, layer: int) -> np.ndarray:
         """The frames of one layer of one row, (T, D), without reading the others."""
         shard, local = self._reader.place(self._row(name))
-        position = self._stored_layer(layer, self.frame_layers, "frames")
+        position = self.frame_position(layer)
         frames = self._reader.frames(shard, local, 1, [position])
         return frames[0]  # type: ignore[index]
 
     def matrix(self, *, layer: int, pool: str = "mean") -> np.ndarray:
         """One layer of all rows, (N, D), in the order of :attr:`ids`."""
-        position = self._position(layer, pool)
+        position = self.position(layer, pool)
         width = self.fingerprint["model"]["hidden_size"]
         out = np.empty((len(self), width), self.fingerprint["spec"]["dtype"])
         for shard, rows, where in self._live_rows():
@@ -285,6 +285,25 @@ class FeatureStore:
             meta=self.column("meta"),
         )
 
+    def position(self, layer: int, pool: str) -> int:
+        """Where a layer and pool stand among those stored, counted pool by pool.
+
+        Raises
+        ------
+        StoreError
+            When they are not stored, naming what is.
+        """
+        position = self._stored_layer(layer, self.layers, "pooled features")
+        if pool not in self.pools:
+            raise StoreError(
+                f"pool {pool!r} is not in {self.path}", expected=f"one of {', '.join(self.pools)}"
+            )
+        return position * len(self.pools) + self.pools.index(pool)
+
+    def frame_position(self, layer: int) -> int:
+        """Where a layer stands among those stored frame by frame; see :meth:`position`."""
+        return self._stored_layer(layer, self.frame_layers, "frames")
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         return dict(zip(self.ids, self._catalog.live.tolist(), strict=True))
@@ -301,14 +320,6 @@ class FeatureStore:
         for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
             rows = self._catalog.live[start:stop] - self._catalog.first[shard]
             yield shard, rows.tolist(), slice(start, stop)
-
-    def _position(self, layer: int, pool: str) -> int:
-        position = self._stored_layer(layer, self.layers, "pooled features")
-        if pool not in self.pools:
-            raise StoreError(
-                f"pool {pool!r} is not in {self.path}", expected=f"one of {', '.join(self.pools)}"
-            )
-        return position * len(self.pools) + self.pools.index(pool)
 
     def _stored_layer(self, layer: int, stored: tuple[int, ...], what: str) -> int:
         (wanted,) = resolve_layers([layer], self.fingerprint["model"]["num_states"])

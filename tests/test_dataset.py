@@ -1,0 +1,109 @@
+"""Stored features as tensors: in torch's loaders, and in SpeechBrain's pipelines."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from store_fakes import make_extraction, make_fingerprint
+from torch.utils.data import DataLoader
+
+from exhubert_features import FeatureStore, StoreDataset
+from exhubert_features.dataset import feature_item, pad_frames
+from exhubert_features.errors import LabelError, MissingDependency, StoreError
+from exhubert_features.spec import ExtractionSpec
+
+SPEC = ExtractionSpec(layers=(0, 2, 4), pool=("mean", "std"), frames=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    path = tmp_path_factory.mktemp("dataset") / "store"
+    extraction = make_extraction(23, fingerprint=make_fingerprint(SPEC))
+    return FeatureStore.write(path, extraction, shard_clips=5)
+
+
+def test_items_hold_the_features_asked_for(store: FeatureStore) -> None:
+    row = store["clip_004"]
+    for settings, expected in [
+        ({}, row.pooled[:, 0]),
+        ({"pool": "std"}, row.pooled[:, 1]),
+        ({"layer": 2, "pool": "std"}, row.pooled[1, 1]),
+        ({"layer": -1}, row.pooled[2, 0]),
+        ({"layer": 3, "frames": True}, row.frames[1]),
+        ({"frames": True}, row.frames),
+    ]:
+        item = StoreDataset(store, ids=["clip_004"], **settings)[0]
+        assert item["id"] == "clip_004"
+        assert item["feats"].dtype == torch.float32
+        assert torch.equal(item["feats"], torch.from_numpy(expected).float())
+        assert "label" not in item
+
+
+def test_labels_are_joined_by_id(store: FeatureStore) -> None:
+    labels = {name: place % 3 for place, name in enumerate(reversed(store.ids))}
+    dataset = StoreDataset(store, labels=labels, ids=["clip_007", "clip_002"], layer=0)
+    assert [item["label"].item() for item in dataset] == [labels["clip_007"], labels["clip_002"]]
+    assert dataset[0]["label"].dtype == torch.int64
+    values = dict.fromkeys(store.ids, 0.5)
+    assert StoreDataset(store, labels=values, layer=0)[3]["label"].dtype == torch.float32
+    del labels["clip_002"]
+    with pytest.raises(LabelError, match="1 of 2 ids have no label, the first is 'clip_002'"):
+        StoreDataset(store, labels=labels, ids=["clip_007", "clip_002"])
+
+
+def test_what_is_not_stored_is_refused_at_once(store: FeatureStore) -> None:
+    with pytest.raises(KeyError, match="'nowhere'"):
+        StoreDataset(store, ids=["clip_001", "nowhere"])
+    with pytest.raises(StoreError, match="no pooled features of layer 3"):
+        StoreDataset(store, layer=3)
+    with pytest.raises(StoreError, match="pool 'max'"):
+        StoreDataset(store, pool="max")
+    with pytest.raises(StoreError, match="no frames of layer 0"):
+        StoreDataset(store, layer=0, frames=True)
+
+
+def test_frames_are_padded_with_their_lengths(store: FeatureStore) -> None:
+    dataset = StoreDataset(store, labels=dict.fromkeys(store.ids, 1), layer=2, frames=True)
+    batch = next(iter(DataLoader(dataset, batch_size=6, collate_fn=pad_frames)))
+    assert batch["feats"].shape == (6, max(batch["lengths"]), 8)
+    assert len(set(batch["lengths"].tolist())) > 1, "the fake clips differ in length"
+    for row, (name, length) in enumerate(zip(batch["id"], batch["lengths"], strict=True)):
+        frames = torch.from_numpy(store[name].frames[0]).float()
+        assert torch.equal(batch["feats"][row, :length], frames)
+        assert not batch["feats"][row, length:].any()
+    assert batch["label"].tolist() == [1] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_four_workers_read_what_one_process_reads(store: FeatureStore, method: str) -> None:
+    dataset = StoreDataset(store, layer=4)
+    dataset[0], dataset[22]  # files are open before the workers start
+    loader = DataLoader(dataset, batch_size=3, num_workers=4, multiprocessing_context=method)
+    for _ in range(2 if method == "fork" else 1):
+        batches = list(loader)
+        assert [name for batch in batches for name in batch["id"]] == store.ids
+        together = torch.cat([batch["feats"] for batch in batches])
+        assert torch.equal(together, torch.from_numpy(store.matrix(layer=4)).float())
+
+
+def test_speechbrain_reads_cached_features_by_id(store: FeatureStore) -> None:
+    dataset_module = pytest.importorskip("speechbrain.dataio.dataset")
+    data = {name: {"emotion": "joy"} for name in store.ids[:4]}
+    dataset = dataset_module.DynamicItemDataset(data, output_keys=["id", "feats", "emotion"])
+    dataset_module.add_dynamic_item([dataset], feature_item(store, layer=2))
+    for item in dataset:
+        assert item["emotion"] == "joy"
+        expected = torch.from_numpy(store[item["id"]].pooled[1, 0]).float()
+        assert torch.equal(item["feats"], expected)
+
+
+def test_without_speechbrain_the_error_says_so(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "speechbrain.utils.data_pipeline", None)
+    with pytest.raises(MissingDependency, match="speechbrain"):
+        feature_item(store)
