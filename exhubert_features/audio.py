@@ -196,14 +196,16 @@ def _by_content(raw: BinaryIO) -> soundfile.SoundFile:
 
 def _check_regular(path: str) -> None:
     """Refuse folders, and pipes and devices, which would block for ever."""
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode):
-        folder = stat.S_ISDIR(mode)
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        folder = stat.S_ISDIR(status.st_mode)
         raise AudioError(
             f"{path} is {'a folder' if folder else 'no regular file'}",
             expected="an audio file",
             kind="directory" if folder else "unreadable",
         )
+    if status.st_size == 0:
+        raise AudioError(f"{path} is an empty file", expected="audio", kind="empty")
 
 
 def _check_rate(name: str, rate: float) -> None:

@@ -40,6 +40,8 @@ class AudioError(ExHuBERTError, ValueError):
     ``kind`` is one short word to count failures by: "unreadable", "too_short", "nan", ...
     """
 
+    exit_code = 3
+
     def __init__(
         self, found: str, *, expected: str = "", remedy: str = "", kind: str = "audio"
     ) -> None:

@@ -79,6 +79,8 @@ class Extraction:
         The clips to do; their ids are unique.
     rejected
         Clips that could not even be planned, and why.
+    provenance
+        Where the weights were found and what ran them; decides no numbers.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Extraction:
         self.encoder = encoder
         self.spec = spec
         self.fingerprint = fingerprint(spec, encoder.identity)
+        self.provenance = {**encoder.provenance, "device": str(encoder.device)}
         self.clips = plan.clips
         self.rejected = plan.rejected
         seconds = BATCH_SECONDS.get(encoder.device.type, BATCH_SECONDS["cpu"])
@@ -132,23 +135,34 @@ class Extraction:
             self._encode(_take_batch(waiting, self.batch_size))
             yield from self._finished(planned, unfinished)
 
+    def count_rows(self, clips: Iterable[PlannedClip]) -> tuple[int, int]:
+        """Rows and counted frames that clips will give, going by their headers."""
+        windows = [self._plan_windows(clip.samples) for clip in clips]
+        rows = sum(map(len, windows)) if self.spec.segments else len(windows)
+        return rows, sum(part.last - part.first for parts in windows for part in parts)
+
     def _begin(
         self, clip: PlannedClip, wave: Decoded, waiting: list[_Task]
     ) -> ClipAssembly | ClipFailure:
         """Cut a decoded clip into windows and queue them."""
         if isinstance(wave, AudioError):
             return failure(clip.id, clip.file, wave)
-        window, hop = (round(value * SAMPLE_RATE) for value in (self.spec.window, self.spec.hop))
-        windows = plan_windows(len(wave), window, hop, self.encoder.frame_count)
-        if self.spec.segments:  # each window is a row of its own: all its frames count
-            frames = self.encoder.frame_count(windows[0].stop - windows[0].start)
-            windows = tuple(Window(part.start, part.stop, 0, frames) for part in windows)
+        windows = self._plan_windows(len(wave))
         assembly = ClipAssembly(clip, wave, windows, self.spec, self._parts)
         shortest = CARD_SAMPLES if self.spec.preprocess == "card" else 0
         waiting.extend(
             _Task(assembly, part, max(part.stop - part.start, shortest)) for part in windows
         )
         return assembly
+
+    def _plan_windows(self, samples: int) -> tuple[Window, ...]:
+        window, hop = (round(value * SAMPLE_RATE) for value in (self.spec.window, self.spec.hop))
+        windows = plan_windows(samples, window, hop, self.encoder.frame_count)
+        if not self.spec.segments:
+            return windows
+        # Each window is a row of its own: all its frames count.
+        frames = self.encoder.frame_count(windows[0].stop - windows[0].start)
+        return tuple(Window(part.start, part.stop, 0, frames) for part in windows)
 
     def _finished(
         self, planned: deque[PlannedClip], unfinished: deque[ClipAssembly | ClipFailure]

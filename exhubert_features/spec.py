@@ -65,12 +65,12 @@ class ExtractionSpec:
             raise UsageError(f"preprocess is {self.preprocess!r}", expected="'card' or 'masked'")
         if self.dtype not in ("float16", "float32"):
             raise UsageError(f"dtype is {self.dtype!r}", expected="'float16' or 'float32'")
-        if not self.window * SAMPLE_RATE >= MINIMUM_SAMPLES:
+        if not MINIMUM_SAMPLES <= self.window * SAMPLE_RATE < float("inf"):
             raise UsageError(f"window is {self.window} s", expected="at least 0.025 s (one frame)")
-        if not 0 < self.hop <= self.window:
+        if not FRAME_STRIDE / SAMPLE_RATE <= self.hop <= self.window:
             raise UsageError(
                 f"hop is {self.hop} s with a window of {self.window} s",
-                expected="more than 0 and at most the window",
+                expected="at least 0.02 s (one frame) and at most the window",
                 remedy="A larger hop would leave audio unseen",
             )
 

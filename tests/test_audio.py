@@ -191,7 +191,7 @@ def test_unusable_files(tmp_path: Path) -> None:
     broken[77] = np.inf
     kinds = {
         tmp_path / "gone.wav": "missing",
-        tmp_path / "nothing.wav": "unreadable",
+        tmp_path / "nothing.wav": "empty",
         tmp_path / "text.wav": "unreadable",
         tmp_path / "folder.wav": "directory",
         tmp_path / "pipe.wav": "unreadable",
