@@ -10,11 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .errors import LabelError
+
+if TYPE_CHECKING:
+    from .store import FeatureStore
 
 ID_COLUMNS = ("id", "ID", "clip_id")  # SpeechBrain's CSV says ID
 FILE_COLUMNS = ("file", "path", "wav", "audio")  # SpeechBrain's manifests say wav or path
@@ -48,6 +51,15 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def store_rows(store: FeatureStore) -> list[dict[str, str]]:
+    """What :func:`join_labels` needs of each row of a store, in its order."""
+    columns = (store.column(name) for name in ("meta", "id", "clip_id", "file"))
+    return [
+        {**json.loads(meta), "id": name, "clip_id": clip, "file": file}
+        for meta, name, clip, file in zip(*columns, strict=True)
+    ]
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import metadata
 from typing import Any
@@ -36,16 +36,18 @@ class Outcome:
     """What the folds' models said of the clips they had not seen.
 
     ``outputs`` (N, C) are logits, or (N, 1) values; NaN for clips that no fold tests.
-    ``temperatures`` and ``chosen`` are one per fold.
+    ``temperatures`` and ``chosen`` are one per fold; ``temperature`` is the one for new clips,
+    None to learn it from these.
     """
 
     outputs: np.ndarray
     temperatures: tuple[float, ...] = ()
-    chosen: tuple[Mapping[str, Any], ...] = ()
+    chosen: tuple[dict[str, Any], ...] = ()
+    temperature: float | None = None
 
     def figures(self, labels: Labels, protocol: Protocol) -> dict[str, Interval]:
         """All figures over the tested clips, the main one first."""
-        rows = tested(protocol)
+        rows = evaluated_rows(protocol)
         truth, guess = labels.values[rows], predicted(labels, self.outputs[rows])
         groups = labels.groups[rows]
         if labels.task == "regression":
@@ -60,18 +62,18 @@ class Outcome:
         """ECE and Brier before and after temperature scaling; empty for regression.
 
         Each fold is scaled by its own temperature, learned on its inner folds;
-        ``temperature`` is the one learned on all tested clips, for use on new ones.
+        ``temperature`` is the one for new clips.
         """
         if labels.task == "regression":
             return {}
-        rows = tested(protocol)
+        rows = evaluated_rows(protocol)
         scaled = self.outputs.copy()
         for fold, temperature in zip(protocol.folds, self.temperatures, strict=True):
             scaled[fold.test] /= temperature
         before, after = softmax(self.outputs[rows]), softmax(scaled[rows])
         truth = labels.values[rows]
         return {
-            "temperature": fit_temperature(self.outputs[rows], truth),
+            "temperature": self.temperature or fit_temperature(self.outputs[rows], truth),
             "ece": expected_calibration_error(truth, before),
             "brier": brier_score(truth, before),
             "ece_scaled": expected_calibration_error(truth, after),
@@ -79,7 +81,7 @@ class Outcome:
         }
 
 
-def tested(protocol: Protocol) -> np.ndarray:
+def evaluated_rows(protocol: Protocol) -> np.ndarray:
     """Positions of the clips that some fold tests, in order."""
     return np.sort(np.concatenate([fold.test for fold in protocol.folds]))
 
@@ -130,7 +132,7 @@ def make_report(
     corpus
         Its name, to warn when the released weights were fine-tuned on it.
     """
-    rows = tested(protocol)
+    rows = evaluated_rows(protocol)
     outputs = outcome.outputs[rows]
     return Report(
         title=title,
@@ -206,7 +208,7 @@ def _meta_hints(store: FeatureStore) -> list[str]:
 
 
 def _sample_warnings(labels: Labels, protocol: Protocol) -> list[str]:
-    rows = tested(protocol)
+    rows = evaluated_rows(protocol)
     notes = []
     count = len(np.unique(labels.groups[rows]))
     if labels.group is None:

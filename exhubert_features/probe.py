@@ -21,6 +21,8 @@ from .shrinkage import SHRINKAGES, BlockSums
 from .splits import Protocol
 from .store import FeatureStore
 
+WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
@@ -229,21 +231,22 @@ def _weight_layers(
 
 def _learn_weights(outputs: Tensor, targets: Tensor) -> np.ndarray:
     """Softmax weights (L,) that make the average of outputs (L, n, C) fit targets (n, C)."""
-    start = torch.zeros(len(outputs) + 1, requires_grad=True)  # the last one: sharpness
-    optimiser = torch.optim.LBFGS([start], max_iter=40, line_search_fn="strong_wolfe")
-    classification = targets.shape[1] > 1
+    from scipy.optimize import minimize  # torch.optim takes three seconds to import
+
     clip_weights = (targets / targets.sum(dim=0).clamp(min=1)).sum(dim=1)
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        average = torch.einsum("l,lnc->nc", start[:-1].softmax(dim=0), outputs)
-        if classification:
-            fit = -(targets * (average * start[-1].exp()).log_softmax(dim=1)).sum(dim=1)
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.from_numpy(values).float().requires_grad_()  # the last one: sharpness
+        average = torch.einsum("l,lnc->nc", point[:-1].softmax(dim=0), outputs)
+        if targets.shape[1] > 1:
+            fit = -(targets * (average * point[-1].exp()).log_softmax(dim=1)).sum(dim=1)
             value = (fit * clip_weights).sum() / clip_weights.sum()
         else:
-            value = ((average - targets) ** 2).mean() / targets.var().clamp(min=1e-12)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+            value = (average - targets).square().mean() / targets.var().clamp(min=1e-12)
+        value = value + WEIGHT_DECAY * point.square().sum()
+        (slope,) = torch.autograd.grad(value, point)
+        return float(value), slope.double().numpy()
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return start[:-1].detach().softmax(dim=0).numpy()
+    start = np.zeros(len(outputs) + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 40})
+    return torch.from_numpy(found.x[:-1]).float().softmax(dim=0).numpy()

@@ -109,8 +109,10 @@ def make_protocol(
         train = np.flatnonzero(outer.parts != part)
         name = outer.names[part]
         notes += _leaks(outer.owners, train, test, name, accepted=shared_groups)
-        held, note = _inner(labels, outer, part, train, inner, seed)
+        held, note = _inner(labels, outer, train, inner, seed)
         notes += note
+        for rows in (train, *(inner_fold.train for inner_fold in held)):
+            _require_two_classes(labels, rows, name)
         built.append(Fold(name=name, train=train, test=test, inner=held))
     return Protocol(folds=tuple(built), words=outer.words, warnings=tuple(dict.fromkeys(notes)))
 
@@ -210,7 +212,7 @@ def _given(labels: Labels) -> _Outer:
 
 
 def _inner(
-    labels: Labels, outer: _Outer, part: int, train: np.ndarray, count: int | None, seed: int
+    labels: Labels, outer: _Outer, train: np.ndarray, count: int | None, seed: int
 ) -> tuple[tuple[InnerFold, ...], list[str]]:
     """Folds inside ``train``, and a note where they are weaker than the outer ones.
 
@@ -240,6 +242,15 @@ def _inner(
     return tuple(
         InnerFold(train=train[np.setdiff1d(everyone, rows)], held=train[rows]) for rows in held
     ), notes
+
+
+def _require_two_classes(labels: Labels, rows: np.ndarray, name: str) -> None:
+    if labels.task == "classification" and len(np.unique(labels.values[rows])) < 2:
+        raise LabelError(
+            f"{name}: the training clips, or those left by an inner fold, are of one class only",
+            expected="two or more classes among the speakers of every training part",
+            remedy="Use fewer folds, or another --group",
+        )
 
 
 def strata(labels: Labels) -> np.ndarray:

@@ -1,0 +1,84 @@
+"""A small store whose features know the emotion, the speaker, and which layer knows what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from exhubert_features.labels import Labels, join_labels, store_rows
+from exhubert_features.records import ClipFailure, ClipFeatures
+from exhubert_features.spec import ExtractionSpec, fingerprint
+from exhubert_features.store import FeatureStore
+
+EMOTIONS = ("angry", "happy", "sad")
+LAYERS, WIDTH, BEST = 5, 16, 3
+STRENGTH = (0.0, 0.3, 0.6, 2.0, 0.6)  # how loudly each layer speaks of the emotion
+
+
+def write_emotional_store(
+    path: Path,
+    *,
+    speakers: int = 8,
+    clips: int = 15,
+    seed: int = 0,
+    frames: tuple[int, ...] = (),
+    preprocess: str = "card",
+    source: str = "here",
+) -> FeatureStore:
+    """``speakers`` × ``clips`` rows with meta columns emotion, arousal, speaker; one failure.
+
+    What an emotion looks like is the same for every seed: stores differ as corpora do.
+    """
+    identity = {
+        "source": source,
+        "revision": None,
+        "weights_sha256": "a" * 64,
+        "architecture": "exhubert",
+        "num_states": LAYERS,
+        "hidden_size": WIDTH,
+        "labels": ["x", "y"],
+        "precision": "float32",
+    }
+    spec = ExtractionSpec(frames=frames, preprocess=preprocess)  # type: ignore[arg-type]
+    rows = _rows(speakers, clips, seed, len(frames))
+    return FeatureStore.write(path, rows, fingerprint=fingerprint(spec, identity))
+
+
+def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:
+    return join_labels(store_rows(store), target=target, failed=["broken"])
+
+
+def _rows(
+    speakers: int, clips: int, seed: int, frame_layers: int
+) -> Iterator[ClipFeatures | ClipFailure]:
+    shape = np.random.default_rng(99).normal(size=(len(EMOTIONS) + 1, WIDTH))
+    random = np.random.default_rng(seed)
+    for speaker in range(speakers):
+        voice = random.normal(size=WIDTH)
+        for clip in range(clips):
+            emotion, arousal = clip % len(EMOTIONS), random.normal()
+            meaning = shape[emotion] + arousal * shape[-1]
+            pooled = np.stack([s * meaning + voice + random.normal(size=WIDTH) for s in STRENGTH])
+            name = f"{seed}-{speaker}-{clip:02d}"
+            length = int(random.integers(3, 9))
+            noise = random.normal(size=(frame_layers, length, WIDTH))
+            yield ClipFeatures(
+                id=name,
+                clip_id=name,
+                file=f"/audio/{name}.wav",
+                start=0.0,
+                end=1.0,
+                samples=16_000,
+                audio_sha256=f"{seed:032x}{speaker:016x}{clip:016x}"[::-1],
+                pooled=pooled[:, None].astype(np.float16),
+                logits=np.zeros(2, np.float32),
+                frames=(2 * meaning + voice + noise).astype(np.float16) if frame_layers else None,
+                meta={
+                    "emotion": EMOTIONS[emotion],
+                    "arousal": f"{arousal:.4f}",
+                    "speaker": f"s{speaker}",
+                },
+            )
+    yield ClipFailure(id="broken", file="/audio/broken.wav", kind="unreadable", reason="no audio")
