@@ -245,7 +245,7 @@ def _learn_weights(outputs: Tensor, targets: Tensor) -> np.ndarray:
             value = (average - targets).square().mean() / targets.var().clamp(min=1e-12)
         value = value + WEIGHT_DECAY * point.square().sum()
         (slope,) = torch.autograd.grad(value, point)
-        return float(value), slope.double().numpy()
+        return float(value.detach()), slope.double().numpy()
 
     start = np.zeros(len(outputs) + 1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 40})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _rows(
                 start=0.0,
                 end=1.0,
                 samples=16_000,
-                audio_sha256=f"{seed:032x}{speaker:016x}{clip:016x}"[::-1],
+                audio_sha256=hashlib.sha256(name.encode()).hexdigest(),
                 pooled=pooled[:, None].astype(np.float16),
                 logits=np.zeros(2, np.float32),
                 frames=(2 * meaning + voice + noise).astype(np.float16) if frame_layers else None,

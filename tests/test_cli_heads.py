@@ -1,0 +1,137 @@
+"""``exhubert probe``, ``train`` and ``evaluate`` as typed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from emotional_store import EMOTIONS, write_emotional_store
+
+from exhubert_features.cli import main
+from exhubert_features.heads import load_head
+from exhubert_features.spec import DEFAULT_SOURCE
+from exhubert_features.store import FeatureStore
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "store"
+    write_emotional_store(path, clips=9, source=DEFAULT_SOURCE)
+    return path
+
+
+def write_labels(path: Path, store: Path, *, leave_out: int = 0) -> Path:
+    """The store's own labels under other names, as a CSV of id, mood and actor."""
+    rows = [FeatureStore(store)[name] for name in FeatureStore(store).ids]
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "mood", "actor"])
+        for row in rows[leave_out:]:
+            writer.writerow([row.id, row.meta["emotion"], row.meta["speaker"]])
+    return path
+
+
+def test_probe_writes_a_report(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(tmp_path / "labels.csv", store)
+    command = ["probe", str(store), "--labels", str(labels), "--target", "mood"]
+    command += ["--group", "actor", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "UAR" in printed and "best layer: 3" in printed
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["uar"] > 0.8
+    assert len(report["layer_curve"]["layers"]) == 5
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_train_then_evaluate(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, other = tmp_path / "head", tmp_path / "other"
+    train = ["train", str(store), "--target", "emotion", "--head", "linear", "--json"]
+    assert main([*train, "--corpus", "IEMOCAP", "-o", str(head)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["uar"] > 0.8 and result["setting"]["layer"] == 3
+    assert "fine-tuned on EmoSet++, which includes IEMOCAP" in result["warnings"][0]
+    assert load_head(head).config.classes == EMOTIONS
+    assert (head / "report.json").exists()
+
+    write_emotional_store(other, seed=4, speakers=3, source="/a/copy")
+    evaluate = ["evaluate", str(head), str(other), "-o", str(tmp_path / "cross"), "--json"]
+    assert main(evaluate) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["uar"] > 0.7 and result["clips"] == 45
+
+
+def test_regression_from_the_command_line(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(store), "--target", "arousal", "--task", "regression", "--layers", "3"]
+    assert main([*command, "--folds", "3", "-o", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ccc"] > 0.8
+    assert load_head(tmp_path).config.classes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ([], 2, "--target is missing"),
+        (["--target", "mood"], 1, "no column 'mood'"),
+        (["--target", "emotion", "--group", "actor"], 1, "no column 'actor'"),
+        (["--target", "emotion", "--map", "sad"], 2, "OLD=NEW"),
+        (["--target", "emotion", "--layers", "99"], 2, "between -5 and 4"),
+        (["--target", "emotion", "--pool", "max"], 1, "'max'"),
+        (["--target", "emotion", "--split", "random", "--split-column", "speaker"], 2, "exclude"),
+        (["--target", "emotion", "--labels", "absent.csv"], 1, "cannot read labels"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
+    assert main(["probe", str(store), *options, "-o", str(tmp_path / "out")]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_labels_stop_unless_dropped(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(tmp_path / "labels.csv", store, leave_out=9)
+    command = ["probe", str(store), "--labels", str(labels), "--target", "mood"]
+    command += ["--group", "actor", "--layers", "3", "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "9 clips have no label" in capsys.readouterr().err
+    assert main([*command, "--drop-unlabelled", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["clips"] == 63
+    assert any("dropped: 9 clips" in warning for warning in result["warnings"])
+
+
+def test_random_splits_need_no_speakers_and_are_called_out(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(store), "--target", "emotion", "--group", "nobody", "--layers", "3"]
+    command += ["--split", "random", "-o", str(tmp_path), "--json"]
+    assert main(command) == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert any(warning.startswith("Random split") for warning in warnings)
+    assert any("No speakers were given" in warning for warning in warnings)
+
+
+def test_speakers_as_official_folds(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(store), "--target", "emotion", "--split-column", "speaker"]
+    assert main([*command, "--layers", "3", "-o", str(tmp_path)]) == 0
+    assert "the given 8 folds" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [fold["test_groups"] for fold in report["folds"]] == [[f"s{n}"] for n in range(8)]

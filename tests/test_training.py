@@ -1,0 +1,267 @@
+"""Training and evaluation: nested, leak-proof, repeatable; the final head is what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_store
+from sklearn.linear_model import LogisticRegression
+
+from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
+from exhubert_features.fitting import Features, FitOptions, agree, choose, fit, outputs_of
+from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
+from exhubert_features.heads.features import Kind
+from exhubert_features.labels import Labels, join_labels, store_rows
+from exhubert_features.metrics import softmax
+from exhubert_features.outcome import make_report
+from exhubert_features.splits import Protocol, make_protocol
+from exhubert_features.store import FeatureStore
+from exhubert_features.training import Trained, evaluate_head, train_head
+
+QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_emotional_store(tmp_path_factory.mktemp("train") / "store", frames=(3, 4))
+
+
+@pytest.fixture(scope="module")
+def labels(store: FeatureStore) -> Labels:
+    return labels_of(store)
+
+
+@pytest.fixture(scope="module")
+def protocol(labels: Labels) -> Protocol:
+    return make_protocol(labels, folds=4)
+
+
+@pytest.fixture(scope="module")
+def linear(store: FeatureStore, labels: Labels, protocol: Protocol) -> Trained:
+    return train_head(store, labels, protocol, options=QUICK)
+
+
+def config(kind: Kind = "linear", **changes: object) -> HeadConfig:
+    plain = HeadConfig(
+        kind=kind,
+        target="emotion",
+        classes=EMOTIONS,
+        layers=(BEST,),
+        pools=() if kind == "attention" else ("mean",),
+        width=16,
+        hidden=16,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "weighted", "attention"])
+@pytest.mark.parametrize("target", ["emotion", "arousal"])
+def test_every_head_learns_on_unseen_speakers(store: FeatureStore, kind: Kind, target: str) -> None:
+    labels = labels_of(store, target)
+    protocol = make_protocol(labels, folds=3)
+    trained = train_head(store, labels, protocol, kind=kind, options=QUICK)
+    assert trained.outcome.main(labels, protocol).value > 0.75
+    assert trained.head.notes["setting"]["epochs"] >= 1
+    assert trained.features.shape == (len(labels), 16)
+
+
+def test_linear_head_takes_the_best_layer(linear: Trained, labels: Labels) -> None:
+    assert linear.head.config.layers == (BEST,)
+    assert linear.curve is not None and linear.curve.best == BEST
+    assert all(setting["layer"] == BEST for setting in linear.outcome.chosen)
+    assert linear.head.notes["uar"]["value"] > 0.9
+    assert linear.head.notes["clips"] == len(labels)
+
+
+def test_linear_regression(store: FeatureStore) -> None:
+    labels = labels_of(store, "arousal")
+    protocol = make_protocol(labels, folds=3)
+    trained = train_head(store, labels, protocol, layers=[BEST])
+    assert trained.outcome.main(labels, protocol).value > 0.9
+    assert trained.curve is None
+    assert trained.outcome.calibration(labels, protocol) == {}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_linear_head_is_scikit_learns_logistic_regression(
+    store: FeatureStore, labels: Labels, classes: int
+) -> None:
+    rows = np.flatnonzero(labels.values < classes)
+    features = Features(store, labels, config())
+    head = fit(features, labels, rows, {"C": 0.01}, QUICK)
+    x = store.matrix(layer=BEST)[labels.rows].astype(np.float64)
+    x = (x - x[rows].mean(axis=0)) / x[rows].std(axis=0)
+    reference = LogisticRegression(C=0.01, class_weight="balanced", tol=1e-6)
+    reference.fit(x[rows], labels.values[rows])
+    found = softmax(outputs_of(head, features, rows))
+    np.testing.assert_allclose(found[:, :classes], reference.predict_proba(x[rows]), atol=5e-3)
+    assert (found[:, classes:] < 1e-6).all()  # a class without clips is never predicted
+
+
+@pytest.mark.parametrize("kind", ["linear", "attention"])
+def test_standardisation_comes_from_the_training_clips(
+    store: FeatureStore, labels: Labels, kind: Kind
+) -> None:
+    rows = np.arange(0, len(labels), 2)
+    head = fit(Features(store, labels, config(kind)), labels, rows, {"C": 1.0, "epochs": 1}, QUICK)
+    if kind == "linear":
+        seen = store.matrix(layer=BEST)[labels.rows][rows]
+    else:
+        seen = np.concatenate([store.frames(name, layer=BEST) for name in labels.ids[rows]])
+    seen = seen.astype(np.float64)
+    np.testing.assert_allclose(head.mean.flatten(), seen.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(head.deviation.flatten(), seen.std(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_no_choice_sees_the_test_fold(
+    store: FeatureStore, labels: Labels, protocol: Protocol, kind: Kind
+) -> None:
+    fold = protocol.folds[0]
+    values = labels.values.copy()
+    values[fold.test] = (values[fold.test] + 1) % 3
+    settings, outputs = [], []
+    for which in (labels, replace(labels, values=values)):
+        features = Features(store, which, config(kind))
+        choice = choose(features, which, fold, QUICK)
+        head = fit(features, which, fold.train, choice.setting, QUICK)
+        settings.append(choice.setting)
+        outputs.append(outputs_of(head, features, fold.test))
+        assert np.isnan(choice.inner_outputs[fold.test]).all()
+        assert not np.isnan(choice.inner_outputs[fold.train]).any()
+    assert settings[0] == settings[1]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+
+
+def test_the_same_seed_gives_the_same_head_and_leaves_the_callers_alone(
+    store: FeatureStore, labels: Labels
+) -> None:
+    features = Features(store, labels, config("mlp"))
+    rows = np.arange(len(labels))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(5)
+        head = fit(features, labels, rows, {"epochs": 2}, replace(QUICK, seed=seed))
+        assert torch.equal(torch.rand(1), expected)
+        weights.append(next(head.parameters()).detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_early_stopping_ends_before_the_limit(
+    store: FeatureStore, labels: Labels, protocol: Protocol
+) -> None:
+    noise = config("mlp", layers=(0,), dropout=0.0)  # nothing to learn there but the clips
+    setting = choose(Features(store, labels, noise), labels, protocol.folds[0], QUICK).setting
+    assert 1 <= setting["epochs"] < QUICK.epochs / 2
+
+
+def test_agreeing_on_a_setting() -> None:
+    settings = [{"layer": 3, "epochs": 4}, {"layer": 7, "epochs": 9}, {"layer": 7, "epochs": 20}]
+    assert agree(settings) == {"layer": 7, "epochs": 9}
+
+
+def test_a_diverging_loss_is_an_error(store: FeatureStore, labels: Labels) -> None:
+    wild = replace(QUICK, learning_rate=1e30)
+    with pytest.raises(LabelError, match="did not converge"):
+        choose(Features(store, labels, config("mlp")), labels, make_protocol(labels).folds[0], wild)
+
+
+def test_temperature_scaling_is_learned_inside_and_helps(
+    linear: Trained, labels: Labels, protocol: Protocol
+) -> None:
+    found = linear.outcome.calibration(labels, protocol)
+    assert found["ece_scaled"] <= found["ece"] + 0.02
+    assert found["temperature"] == pytest.approx(float(linear.head.temperature), rel=1e-5)
+
+
+def test_a_saved_head_predicts_as_it_was_trained(
+    linear: Trained, store: FeatureStore, labels: Labels, tmp_path: Path
+) -> None:
+    save_head(linear.head, tmp_path)
+    head = load_head(tmp_path)
+    assert isinstance(head, LinearHead)
+    rows = [store[name] for name in labels.ids]
+    found = head.predict_features(rows, fingerprint=store.fingerprint)
+    truth = [EMOTIONS[value] for value in labels.values]
+    assert np.mean([a == b for a, b in zip(found.labels, truth, strict=True)]) > 0.95
+    assert found.scores.sum(axis=1) == pytest.approx(np.ones(len(labels)), abs=1e-5)
+
+
+def test_evaluation_on_another_store_fits_nothing(linear: Trained, tmp_path: Path) -> None:
+    other = write_emotional_store(tmp_path / "other", seed=1, speakers=3)
+    labels = join_labels(store_rows(other), target="emotion", classes=EMOTIONS, failed=["broken"])
+    before = {name: value.clone() for name, value in linear.head.state_dict().items()}
+    outcome, protocol, _ = evaluate_head(linear.head, other, labels)
+    assert outcome.main(labels, protocol).value > 0.8
+    assert protocol.warnings == ()
+    assert outcome.calibration(labels, protocol)["temperature"] == float(linear.head.temperature)
+    assert all(torch.equal(before[k], v) for k, v in linear.head.state_dict().items())
+
+
+def test_evaluation_on_the_training_clips_is_called_out(
+    linear: Trained, store: FeatureStore, labels: Labels
+) -> None:
+    _, protocol, _ = evaluate_head(linear.head, store, labels)
+    assert "120 of 120 clips were among the head's training clips" in protocol.warnings[0]
+
+
+def test_evaluation_refuses_other_features_and_other_classes(
+    linear: Trained, tmp_path: Path
+) -> None:
+    masked = write_emotional_store(tmp_path / "masked", preprocess="masked")
+    with pytest.raises(FingerprintMismatch, match=r"spec.preprocess is 'masked', not 'card'"):
+        evaluate_head(linear.head, masked, labels_of(masked))
+    two = join_labels(store_rows(masked), target="emotion", mapping={"sad": ""}, failed=["broken"])
+    with pytest.raises(LabelError, match="the labels' classes are angry, happy"):
+        evaluate_head(linear.head, masked, two)
+
+
+def test_attention_needs_frames(tmp_path: Path) -> None:
+    pooled = write_emotional_store(tmp_path / "pooled")
+    labels = labels_of(pooled)
+    with pytest.raises(UsageError, match="holds no frames"):
+        train_head(pooled, labels, make_protocol(labels), kind="attention")
+
+
+def test_the_report_says_what_to_beware_of(
+    linear: Trained, store: FeatureStore, labels: Labels, protocol: Protocol
+) -> None:
+    report = make_report(
+        store, labels, protocol, linear.outcome,
+        title="t", features=linear.features, curve=linear.curve, corpus="EMO-DB", seed=3,
+    )  # fmt: skip
+    assert next(iter(report.metrics)) == "uar"
+    assert "includes EMO-DB" in report.warnings[0]
+    assert [failure["id"] for failure in report.failures] == ["broken"]
+    assert report.reproduce["fingerprint"] == store.fingerprint
+    assert report.map_points is not None and report.map_points.shape == (120, 2)
+    assert sorted(report.ids) == sorted(labels.ids)
+    assert len(report.folds) == 4
+    assert {"name", "test_groups", "train_clips", "test_clips", "chosen", "uar"} == set(
+        report.folds[0]
+    )
+    assert report.probabilities is not None
+    np.testing.assert_allclose(report.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_random_split_is_called_out_in_the_report(store: FeatureStore, labels: Labels) -> None:
+    protocol = make_protocol(labels, scheme="random", folds=3)
+    trained = train_head(store, labels, protocol, layers=[BEST])
+    report = make_report(
+        store, labels, protocol, trained.outcome, title="t", features=trained.features
+    )
+    assert any(note.startswith("Random split") for note in report.warnings)
+
+
+def test_all_layers_are_used_together_when_asked(store: FeatureStore, labels: Labels) -> None:
+    protocol = make_protocol(labels, folds=3)
+    trained = train_head(store, labels, protocol, layers=range(LAYERS))
+    assert trained.head.config.layers == tuple(range(LAYERS))
+    assert trained.head.notes["setting"].keys() == {"C"}
