@@ -201,8 +201,10 @@ class Extraction:
             )
             return
         self.batch_size = min(self.batch_size, len(batch) // 2)
-        for first in range(0, len(batch), self.batch_size):
-            self._encode(batch[first : first + self.batch_size])
+        while batch:  # the size may shrink further on the way
+            size = self.batch_size
+            self._encode(batch[:size])
+            batch = batch[size:]
 
     def _forward(self, batch: list[_Task]) -> None:
         windows = [task.window for task in batch]

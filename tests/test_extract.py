@@ -1,0 +1,296 @@
+"""Extraction: the right numbers, in any batch, for short and long clips; failures stay alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from exhubert_features.decoding import decode_ahead
+from exhubert_features.encoder import Encoder, load_encoder
+from exhubert_features.errors import AudioError, UsageError
+from exhubert_features.extraction import Extraction, extract
+from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
+from exhubert_features.saving import write_random_checkpoint
+from exhubert_features.spec import ExtractionSpec
+
+LENGTHS = (400, 5_000, 16_000, 47_999, 48_000, 60_000, 150_001)
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+CLIPS = {f"clip{length}": noise(length) for length in LENGTHS}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
+    return load_encoder(folder, device="cpu")
+
+
+def features(extraction: Extraction) -> dict[str, ClipFeatures]:
+    rows = list(extraction)
+    assert all(isinstance(row, ClipFeatures) for row in rows)
+    return {row.id: row for row in rows}  # type: ignore[misc]
+
+
+def close(found: ClipFeatures, wanted: ClipFeatures) -> None:
+    assert (found.id, found.start, found.end) == (wanted.id, wanted.start, wanted.end)
+    np.testing.assert_allclose(found.pooled, wanted.pooled, atol=1e-5)
+    np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-5)
+    if wanted.frames is not None:
+        np.testing.assert_allclose(found.frames, wanted.frames, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_cards_numbers(golden: dict[str, np.ndarray], tiny_checkpoint: Path) -> None:
+    """Within one window, logits are the card's; whole-clip means of a long clip too."""
+    encoder = load_encoder(tiny_checkpoint, device="cpu")
+    clips = {str(index): golden[f"c{index}_raw"] for index in range(3)}
+    rows = features(extract(clips, encoder, ExtractionSpec(window=4.0, hop=4.0)))
+    for index, row in enumerate(rows.values()):
+        np.testing.assert_allclose(row.logits, golden[f"c{index}_logits"][0], atol=1e-4)
+    for index in (1, 2):  # the first is shorter than 3 s: pooled over its own frames alone
+        np.testing.assert_allclose(
+            rows[str(index)].pooled[:, 0], golden[f"c{index}_hidden_mean"], atol=1e-4
+        )
+
+
+def test_short_clips_pool_their_own_frames(encoder: Encoder) -> None:
+    wave = noise(20_000)
+    row = features(extract({"a": wave}, encoder, ExtractionSpec()))["a"]
+    output = encoder([wave], preprocess="card")
+    assert output.layers.shape[2] == 149  # the card pads to 3 s
+    own = output.layers[:, 0, : encoder.frame_count(20_000)].mean(dim=1)
+    np.testing.assert_allclose(row.pooled[:, 0], own, atol=1e-5)
+    np.testing.assert_allclose(row.logits, output.logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("preprocess", ["card", "masked"])
+def test_alone_and_in_any_batch(encoder: Encoder, preprocess: str) -> None:
+    spec = ExtractionSpec(pool=("mean", "std", "max"), frames=(2, 0), preprocess=preprocess)
+    alone = {
+        name: features(extract({name: wave}, encoder, spec, batch_size=1))[name]
+        for name, wave in CLIPS.items()
+    }
+    for size in (1, 2, 5, 64):
+        together = features(extract(CLIPS, encoder, spec, batch_size=size))
+        assert list(together) == list(CLIPS)  # in the order given
+        for name, row in together.items():
+            close(row, alone[name])
+
+
+def test_pooled_and_frames_agree(encoder: Encoder) -> None:
+    spec = ExtractionSpec(pool=("max", "std"), layers=(1,), frames=(2, 1), hop=1.0)
+    for row in features(extract(CLIPS, encoder, spec)).values():
+        assert row.frames is not None
+        frames = row.frames[1].astype(np.float64)  # in the order asked for: 2, then 1
+        np.testing.assert_allclose(row.pooled[0, 0], frames.max(axis=0), atol=1e-6)
+        np.testing.assert_allclose(row.pooled[0, 1], frames.std(axis=0), atol=1e-5)
+
+
+def test_long_clips_average_the_logits_of_their_windows(encoder: Encoder) -> None:
+    wave = noise(150_001)
+    whole = features(extract({"a": wave}, encoder, ExtractionSpec()))["a"]
+    windows = [wave[start : start + 48_000] for start in (0, 48_000, 96_000, 150_001 - 48_000)]
+    logits = encoder(windows, preprocess="card").logits
+    np.testing.assert_allclose(whole.logits, logits.mean(dim=0), atol=1e-5)
+
+
+def test_many_windows_are_joined_as_one(encoder: Encoder) -> None:
+    spec = ExtractionSpec(
+        window=0.1, hop=0.1, pool=("mean", "std"), frames=(2,), preprocess="masked"
+    )
+    row = features(extract({"a": noise(16_000 * 15)}, encoder, spec))["a"]
+    assert row.frames is not None
+    assert row.frames.shape[1] == 150 * 4
+    np.testing.assert_allclose(row.pooled[2, 0], row.frames[0].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(row.pooled[2, 1], row.frames[0].std(axis=0), atol=1e-5)
+
+
+def test_segments(encoder: Encoder) -> None:
+    wave = noise(100_000)
+    rows = features(extract({"a": wave}, encoder, ExtractionSpec(segments=True)))
+    assert [(row.id, row.clip_id, row.start, row.end) for row in rows.values()] == [
+        ("a#0000", "a", 0.0, 3.0),
+        ("a#0001", "a", 3.0, 6.0),
+        ("a#0002", "a", 3.25, 6.25),
+    ]
+    output = encoder([wave[-48_000:]], preprocess="card")
+    np.testing.assert_allclose(rows["a#0002"].pooled[:, 0], output.layers[:, 0].mean(1), atol=1e-5)
+    np.testing.assert_allclose(rows["a#0002"].logits, output.logits[0], atol=1e-5)
+
+
+def test_segment_times_count_from_the_file(encoder: Encoder, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(16_000 * 9), 16_000)
+    (tmp_path / "list.csv").write_text("id,file,start,end\nx,a.wav,1.5,8.5\n")
+    spec = ExtractionSpec(segments=True)
+    rows = features(extract(tmp_path / "list.csv", encoder, spec))
+    assert [(row.start, row.end) for row in rows.values()] == [(1.5, 4.5), (4.5, 7.5), (5.5, 8.5)]
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_file_door_and_array_door_are_one(encoder: Encoder, tmp_path: Path, rate: int) -> None:
+    wave = (np.round(noise(3 * rate) * 32768) / 32768).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    (from_file,) = features(extract(tmp_path / "a.wav", encoder)).values()
+    (from_array,) = features(extract({"a": (wave, rate)}, encoder)).values()
+    np.testing.assert_array_equal(from_file.pooled, from_array.pooled)
+    np.testing.assert_array_equal(from_file.logits, from_array.logits)
+
+
+def test_nothing_of_the_model_is_run_in_vain(encoder: Encoder) -> None:
+    spec = ExtractionSpec(layers=(0, 1), logits=False)
+    row = features(extract({"a": noise(8_000)}, encoder, spec))["a"]
+    assert row.logits is None
+    assert row.pooled.shape == (2, 1, encoder.hidden_size)
+
+
+def test_failures_stay_alone(encoder: Encoder, tmp_path: Path) -> None:
+    good = noise(16_000)
+    soundfile.write(tmp_path / "a.wav", good, 16_000)
+    soundfile.write(tmp_path / "b.flac", noise(64_000), 16_000)
+    content = (tmp_path / "b.flac").read_bytes()
+    (tmp_path / "b.flac").write_bytes(content[: len(content) // 2])
+    soundfile.write(tmp_path / "c.wav", good[:300], 16_000)
+    soundfile.write(tmp_path / "d.wav", np.where(good > 0.2, np.nan, good), 16_000, "FLOAT")
+    soundfile.write(tmp_path / "e.wav", good, 16_000)
+    extraction = extract(tmp_path, encoder)
+    kinds = {row.id: getattr(row, "kind", "fine") for row in extraction}
+    assert kinds == {
+        "c.wav": "too_short",  # the header tells: rejected, and so first
+        "a.wav": "fine",
+        "b.flac": "truncated",
+        "d.wav": "nan",
+        "e.wav": "fine",
+    }
+    with pytest.raises(AudioError, match=r"c\.wav"):
+        extract(tmp_path, encoder, strict=True)
+    (tmp_path / "c.wav").unlink()
+    with pytest.raises(AudioError, match=r"b\.flac"):
+        list(extract(tmp_path, encoder, strict=True))
+
+
+def test_silence_is_kept_with_a_warning(encoder: Encoder) -> None:
+    row = features(extract({"a": np.zeros(16_000, np.float32)}, encoder))["a"]
+    assert row.warnings == ("silent",)
+    assert np.isfinite(row.pooled).all()
+
+
+def test_a_file_that_changes_after_planning(encoder: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(16_000), 16_000)
+    extraction = extract(path, encoder)
+    soundfile.write(path, noise(16_001), 16_000)
+    (row,) = extraction
+    assert isinstance(row, ClipFailure)
+    assert row.kind == "changed"
+    path.unlink()
+    (row,) = extraction
+    assert isinstance(row, ClipFailure)
+    assert row.kind == "missing"
+
+
+class Limited:
+    """An encoder on a device with room for so many windows; each call says how many came."""
+
+    def __init__(self, encoder: Encoder, room: Callable[[int], bool]) -> None:
+        self._encoder, self._room = encoder, room
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._encoder, name)
+
+    def __call__(self, waves: list[np.ndarray], **options: object) -> object:
+        self.sizes.append(len(waves))
+        if not self._room(max(len(waves) * len(wave) for wave in waves)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore text")
+        return self._encoder(waves, **options)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(encoder: Encoder) -> None:
+    clips = {str(index): noise(48_000, index) for index in range(16)}
+    limited = Limited(encoder, lambda samples: samples <= 3 * 48_000)
+    rows = features(extract(clips, limited, batch_size=8))  # type: ignore[arg-type]
+    wanted = features(extract(clips, encoder))
+    assert list(rows) == list(clips)
+    for name, row in rows.items():
+        close(row, wanted[name])
+    assert limited.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_one_window_too_large_is_a_failure(encoder: Encoder) -> None:
+    clips = {"a": noise(16_000), "huge": noise(64_000), "b": noise(16_000)}
+    limited = Limited(encoder, lambda samples: samples < 64_000)
+    spec = ExtractionSpec(preprocess="masked", window=5.0, hop=5.0)
+    rows = {row.id: row for row in extract(clips, limited, spec)}  # type: ignore[arg-type]
+    assert isinstance(rows["a"], ClipFeatures)
+    assert isinstance(rows["b"], ClipFeatures)
+    failure = rows["huge"]
+    assert isinstance(failure, ClipFailure)
+    assert failure.kind == "out_of_memory"
+    assert "CUDA out of memory" in failure.reason
+
+
+def test_features_that_are_not_finite_are_a_failure(encoder: Encoder) -> None:
+    def broken(waves: list[np.ndarray], **options: object) -> object:
+        output = encoder(waves, **options)  # type: ignore[arg-type]
+        output.layers[:, 0] = float("nan")
+        return output
+
+    limited = Limited(encoder, lambda samples: True)
+    limited._encoder = type("Broken", (), {"__call__": staticmethod(broken)})()  # type: ignore
+    limited.__dict__.update({name: getattr(encoder, name) for name in ATTRIBUTES})
+    (first, second) = extract({"a": noise(800), "b": noise(800)}, limited)  # type: ignore[arg-type]
+    assert isinstance(first, ClipFailure)
+    assert first.kind == "not_finite"
+    assert isinstance(second, ClipFeatures)
+
+
+ATTRIBUTES = ("device", "identity", "provenance", "num_states", "frame_count")
+
+
+def test_decoding_ahead_is_bounded_and_in_order() -> None:
+    lock = threading.Lock()
+    loaded: list[str] = []
+    clips = [PlannedClip(id=str(index), samples=16_000 * 120) for index in range(30)]
+
+    def load(clip: PlannedClip) -> np.ndarray:
+        with lock:
+            loaded.append(clip.id)
+        return np.zeros(0)
+
+    stream = decode_ahead(clips, load, workers=2)
+    first, _ = next(stream)
+    assert first.id == "0"
+    assert len(loaded) <= 6  # 10 minutes of audio ahead, at 2 minutes each
+    assert [clip.id for clip, _ in stream] == [clip.id for clip in clips[1:]]
+
+
+def test_decoding_stops_when_nobody_listens() -> None:
+    clips = [PlannedClip(id=str(index)) for index in range(1000)]
+    stream = decode_ahead(clips, lambda clip: np.zeros(0), workers=1)
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode_9")]
+
+
+def test_what_is_planned_is_what_comes(encoder: Encoder) -> None:
+    for spec in (ExtractionSpec(frames=(1,)), ExtractionSpec(frames=(1,), segments=True, hop=1.0)):
+        extraction = extract(CLIPS, encoder, spec)
+        rows = list(features(extraction).values())
+        frames = sum(row.frames.shape[1] for row in rows if row.frames is not None)
+        assert extraction.count_rows(extraction.clips) == (len(rows), frames)
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"batch_size": 0}])
+def test_wrong_usage(encoder: Encoder, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        extract(CLIPS, encoder, **options)  # type: ignore[arg-type]
