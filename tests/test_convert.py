@@ -1,0 +1,160 @@
+"""``convert``: the same model, in safetensors, with names; whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_files import rewrite
+
+from exhubert_features.checkpoint import load_model, write_random_checkpoint
+from exhubert_features.cli import main
+from exhubert_features.convert import convert
+from exhubert_features.errors import CheckpointError, UsageError
+from exhubert_features.spec import LABELS
+
+
+@torch.no_grad()
+def test_converted_golden_checkpoint_keeps_parity(
+    tiny_checkpoint: Path, golden: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    config = convert(tiny_checkpoint, tmp_path / "converted")
+    assert config.labels == LABELS
+    model, checkpoint = load_model(tmp_path / "converted")
+    assert checkpoint.weight_files == (tmp_path / "converted" / "model.safetensors",)
+    assert model.config == config
+    output = model(torch.tensor(golden["a_input"]))
+    np.testing.assert_allclose(output.logits, golden["a_logits"], rtol=0, atol=1e-4)
+    stored = json.loads((tmp_path / "converted" / "config.json").read_text())
+    assert stored["model_type"] == "exhubert" and "auto_map" not in stored
+    assert stored["id2label"] == {str(index): name for index, name in enumerate(LABELS)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "precision"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_half_precision_is_half_the_bytes(
+    dtype: str, precision: float, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    convert(small_checkpoint, tmp_path / "whole")
+    convert(small_checkpoint, tmp_path / "half", dtype=getattr(torch, dtype))
+    files = [tmp_path / name / "model.safetensors" for name in ("whole", "half")]
+    tensors = sum(tensor.nbytes for tensor in load_model(small_checkpoint)[0].parameters())
+    assert files[0].stat().st_size - files[1].stat().st_size == pytest.approx(tensors / 2, rel=0.02)
+    half, original = (load_model(path)[0] for path in (tmp_path / "half", small_checkpoint))
+    for name, parameter in original.named_parameters():
+        torch.testing.assert_close(
+            half.get_parameter(name), parameter, rtol=precision, atol=1e-7, msg=name
+        )
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["torch_dtype"] == dtype
+
+
+def test_float16_overflow_is_reported(checkpoint_copy: Path, tmp_path: Path) -> None:
+    rewrite(checkpoint_copy, lambda state: state["projector.bias"].fill_(70_000.0))
+    with pytest.raises(CheckpointError, match=r"projector\.bias reaches 7e\+04.*bfloat16"):
+        convert(checkpoint_copy, tmp_path / "half", dtype=torch.float16)
+    assert not (tmp_path / "half").exists()
+    convert(checkpoint_copy, tmp_path / "half", dtype=torch.bfloat16)
+
+
+def test_destination_in_use_is_refused(small_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    for destination in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(UsageError, match="exists and is not empty"):
+            convert(small_checkpoint, destination)
+    assert (tmp_path / "mine").read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    convert(small_checkpoint, tmp_path / "empty")
+    load_model(tmp_path / "empty")
+
+
+def test_destination_that_cannot_be_written(small_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not be written"):
+        convert(small_checkpoint, tmp_path / "file" / "inside")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import safetensors.torch
+from exhubert_features import saving
+from exhubert_features.convert import convert
+
+def deadly(function):
+    def wrapped(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(9)  # as after kill -9: no handler, no clean-up
+        return function(*arguments, **options)
+    return wrapped
+
+safetensors.torch.save_file = deadly(safetensors.torch.save_file)
+saving._write_json = deadly(saving._write_json)
+saving.os.fsync = deadly(saving.os.fsync)
+saving.Path.rename = deadly(saving.Path.rename)
+for step in range(1, 9):
+    destination = Path(sys.argv[2], str(step), "converted")
+    child = os.fork()
+    if child == 0:
+        left = step
+        destination.parent.mkdir()
+        convert(sys.argv[1], destination)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(step, code, destination.exists())
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_all_or_nothing(small_checkpoint: Path, tmp_path: Path) -> None:
+    """Before the weights, each config, each fsync and the rename; the 8th is never reached."""
+    command = [sys.executable, "-c", KILLED, str(small_checkpoint), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    expected = [f"{step} 9 False" for step in range(1, 8)] + ["8 0 True"]
+    assert result.stdout.splitlines() == expected, result.stderr
+    load_model(tmp_path / "8" / "converted")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("labels", [(), ("calm", "cross")])
+def test_plain_hubert_loads_with_transformers_own_class(
+    labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    from transformers import AutoFeatureExtractor, HubertForSequenceClassification, HubertModel
+
+    write_random_checkpoint(tmp_path / "source", layers=2, gated=False, labels=labels)
+    convert(tmp_path / "source", tmp_path / "converted")
+    model, _ = load_model(tmp_path / "converted")
+    kind = HubertForSequenceClassification if labels else HubertModel
+    theirs, report = kind.from_pretrained(tmp_path / "converted", output_loading_info=True)
+    assert not any(report.values())
+    clip = torch.randn(1, 4000)
+    encoder = theirs.hubert if labels else theirs
+    expected = encoder.eval()(clip).last_hidden_state
+    torch.testing.assert_close(model(clip).hidden_states[-1], expected, rtol=0, atol=1e-5)
+    if labels:
+        torch.testing.assert_close(model(clip).logits, theirs(clip).logits, rtol=0, atol=1e-5)
+        assert theirs.config.id2label == {0: "calm", 1: "cross"}
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "converted").do_normalize
+
+
+def test_command(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", str(small_checkpoint), str(tmp_path / "new"), "--dtype", "bfloat16"]
+    assert main([*arguments, "--labels", "a,b, c,d,e,f"]) == 0
+    assert "classes: a, b, c, d, e, f" in capsys.readouterr().out
+    assert load_model(tmp_path / "new")[0].config.labels == tuple("abcdef")
+    assert main(arguments) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    arguments[2] = str(tmp_path / "other")
+    assert main([*arguments, "--labels", "a,b"]) == 2
+    assert main([*arguments, "--labels", "a,,b"]) == 2
+    assert main(["convert", str(tmp_path / "absent"), str(tmp_path / "other")]) == 1
+    assert not (tmp_path / "other").exists()
