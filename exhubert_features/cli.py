@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in arguments if not word.startswith("-")), None)
     try:
         options = build_parser(command).parse_args(arguments)
+        options.command_line = shlex.join(["exhubert", *arguments])  # for reports
         return int(options.run(options))
     except ExHuBERTError as error:
         print(f"exhubert: error: {error}", file=sys.stderr)  # noqa: T201

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -143,7 +143,7 @@ def join_labels(
     text = [(mapping or {}).get(row[target], row[target]) for row in join.found]
     kept = [index for index, label in enumerate(text) if label]
     if len(kept) < len(text):
-        warnings.append(f"{len(text) - len(kept)} clips were left out by the label map")
+        warnings.append(f"Left out by the label map: {len(text) - len(kept)} of {len(text)} clips")
     if not kept:
         raise LabelError(f"no clip has a label in column {target!r}")
     found = [join.found[index] for index in kept]
@@ -243,23 +243,24 @@ class _Join:
         """Raise what is wrong with the labels, or say what was dropped."""
         if self.conflicts:
             raise LabelError(
-                f"{_count('clips', self.conflicts)} have conflicting labels",
+                f"labels contradict each other for {_count(self.conflicts, 'clip')}",
                 expected="one label for each",
             )
         problems = {
-            "clips have no label, group or split": self.missing,
-            "labels have no clip in the store": self.extra,
-            "labels are given twice": self.duplicates,
+            "no label, group or split for": (self.missing, "clip"),
+            "no clip in the store for": (self.extra, "label"),
+            "more than one row for": (self.duplicates, "label"),
         }
-        found = [_count(what, names) for what, names in problems.items() if names]
+        found = [f"{what} {_count(*names)}" for what, names in problems.items() if names[0]]
         if found and not drop:
             raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
-        return [f"dropped: {text}" for text in found]
+        return [f"Dropped: {text}" for text in found]
 
 
-def _count(what: str, names: Sequence[str]) -> str:
+def _count(names: Sequence[str], noun: str) -> str:
+    """``12 clips (a, b, c, d, e, ...)``."""
     shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return f"{len(names)} {what} ({shown})"
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown})"
 
 
 def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None]:
@@ -291,7 +292,7 @@ def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None
     ambiguous += [name for name, group in owners.items() if len(group) > 1]
     if ambiguous:
         raise LabelError(
-            f"{_count('files', ambiguous)} fit several labels or several clips by name",
+            f"several labels or clips fit the names of {_count(ambiguous, 'file')}",
             expected="paths that tell them apart, or an id column",
         )
     return matches
@@ -323,13 +324,13 @@ def _values(
     if task == "regression":
         odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
         if odd:
-            raise LabelError(f"{_count('labels', odd)} in column {target!r} are not finite numbers")
+            raise LabelError(f"no finite number in column {target!r} for {_count(odd, 'clip')}")
         return "regression", (), np.array(numbers, dtype=np.float64)
     names = tuple(classes) or tuple(sorted(set(text)))
-    strange = Counter(label for label in text if label not in names)
+    strange = sorted({label for label in text if label not in names})
     if strange:
         raise LabelError(
-            f"{strange.total()} labels are none of the classes ({_count('names', list(strange))})",
+            f"{_count(strange, 'label')} of column {target!r} outside the head's classes",
             expected=", ".join(names),
             remedy="--map OLD=NEW renames a label, --map OLD= leaves its clips out",
         )

@@ -45,6 +45,7 @@ def test_probe_writes_a_report(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["uar"] > 0.8
     assert len(report["layer_curve"]["layers"]) == 5
+    assert report["reproduce"]["command"] == " ".join(["exhubert", *command])
     assert (tmp_path / "out" / "report.html").exists()
 
 
@@ -109,11 +110,14 @@ def test_missing_labels_stop_unless_dropped(
     command = ["probe", str(store), "--labels", str(labels), "--target", "mood"]
     command += ["--group", "actor", "--layers", "3", "-o", str(tmp_path / "out")]
     assert main(command) == 1
-    assert "9 clips have no label" in capsys.readouterr().err
+    assert "no label, group or split for 9 clips" in capsys.readouterr().err
     assert main([*command, "--drop-unlabelled", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["clips"] == 63
-    assert any("dropped: 9 clips" in warning for warning in result["warnings"])
+    assert any(
+        warning.startswith("Dropped: no label, group or split for 9 clips")
+        for warning in result["warnings"]
+    )
 
 
 def test_random_splits_need_no_speakers_and_are_called_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ._labelled import add_label_arguments, command_line, read_labels, show_result
+from .labelled import add_label_arguments, read_labels, show_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         title=f"{head.config.kind} head on other data: {labels.target}",
         features=features,
         corpus=options.corpus,
-        command=command_line(),
+        command=options.command_line,
         seed=options.seed,
     )
     written = write_report(options.output, report)

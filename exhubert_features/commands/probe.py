@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from ._labelled import (
+from .labelled import (
     add_label_arguments,
     add_split_arguments,
     chosen_layers,
-    command_line,
     make_folds,
     show_progress,
     show_result,
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         features=store.matrix(layer=probe.best, pool=pool)[labels.rows],
         curve=layer_curve(probe, labels, protocol),
         corpus=options.corpus,
-        command=command_line(),
+        command=options.command_line,
         seed=options.seed,
     )
     written = write_report(options.output, report)

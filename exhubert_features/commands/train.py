@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from ._labelled import (
+from .labelled import (
     add_label_arguments,
     add_split_arguments,
     chosen_layers,
-    command_line,
     make_folds,
     show_progress,
     show_result,
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         features=trained.features,
         curve=trained.curve,
         corpus=options.corpus,
-        command=command_line(),
+        command=options.command_line,
         seed=options.seed,
     )
     save_head(trained.head, options.output)

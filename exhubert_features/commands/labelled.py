@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,11 +128,6 @@ def chosen_layers(text: str, store: FeatureStore) -> tuple[int, ...] | None:
     layers = parse_layers(text)
     states = store.fingerprint["model"]["num_states"]
     return None if layers is None else resolve_layers(layers, states)
-
-
-def command_line() -> str:
-    """What the user typed, to be repeated."""
-    return shlex.join(["exhubert", *sys.argv[1:]])
 
 
 def show_progress(word: str, done: int, total: int) -> None:
