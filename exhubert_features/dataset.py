@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -41,15 +42,17 @@ class FeaturePicker:
             self.store.position(layer, self.pool)
 
     def __call__(self, name: str) -> Tensor:
-        if self.layer is not None and self.frames:
-            array = self.store.frames(name, layer=self.layer)
-        elif self.layer is not None:
-            array = self.store.vector(name, layer=self.layer, pool=self.pool)
-        elif self.frames:
-            array = self.store[name].frames
-        else:
-            array = self.store[name].pooled[:, self.store.pools.index(self.pool)]
-        return torch.from_numpy(array).float()
+        return torch.from_numpy(self._read(name)).float()
+
+    def _read(self, name: str) -> np.ndarray:
+        if self.layer is None:
+            row = self.store[name]
+            if row.frames is not None and self.frames:
+                return row.frames
+            return row.pooled[:, self.store.pools.index(self.pool)]
+        if self.frames:
+            return self.store.frames(name, layer=self.layer)
+        return self.store.vector(name, layer=self.layer, pool=self.pool)
 
 
 class StoreDataset(Dataset):

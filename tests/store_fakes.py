@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
+import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from exhubert_features import FeatureStore
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
 from exhubert_features.spec import LABELS, ExtractionSpec, fingerprint
 
@@ -73,6 +79,7 @@ class FakeExtraction:
     failing: dict[str, str] = field(default_factory=dict)  # id -> reason
     segments: int = 0  # rows per clip, 0: one row named like the clip
     interrupt_at: int | None = None  # Ctrl-C after so many clips
+    delay: float = 0.0  # seconds that a clip takes
     computed: list[str] = field(default_factory=list)
 
     def results(
@@ -82,6 +89,7 @@ class FakeExtraction:
             if self.interrupt_at is not None and len(self.computed) >= self.interrupt_at:
                 raise KeyboardInterrupt
             self.computed.append(clip.id)
+            time.sleep(self.delay)
             yield clip, self._result(clip)
 
     def _result(self, clip: PlannedClip) -> list[ClipFeatures] | ClipFailure:
@@ -101,3 +109,29 @@ def make_extraction(count: int, *, prefix: str = "clip", **settings: object) -> 
     """An extraction of ``count`` clips."""
     clips = [make_clip(f"{prefix}_{number:03d}") for number in range(count)]
     return FakeExtraction(clips, **settings)
+
+
+def racing_extraction() -> FakeExtraction:
+    """What the writers that get killed all try to store: 120 clips, one of which fails."""
+    return make_extraction(120, failing={"clip_013": "always"}, delay=0.002)
+
+
+def nurse_writers() -> None:
+    """Fork a writer for each line on stdin (the store's path) and print its process id.
+
+    Forking from a process that has imported everything starts a writer in milliseconds, so
+    that kills meet writing and not importing.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            # Some start like a second command would, some in the middle of another's shard.
+            time.sleep(random.Random(os.getpid()).random() * 0.02)
+            FeatureStore.write(line.rstrip("\n"), racing_extraction(), shard_clips=5)
+            os._exit(0)
+        print(child, flush=True)
+
+
+if __name__ == "__main__":
+    nurse_writers()

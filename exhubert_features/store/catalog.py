@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ SHARDS = "shards"
 QUARANTINE = "quarantine"
 STATE = "state.json"
 _INDEX_VERSION = 1
-_SHARD_NAME = re.compile(r"(\d{6,})\.h5")
+_HASH = 64  # hexadecimal digits of SHA-256
 
 
 class ShardFile(NamedTuple):
@@ -75,6 +74,15 @@ class Catalog:
             self._decoded[name] = words if self.first[-1] else []
         return self._decoded[name]
 
+    def equals(self, other: Catalog) -> bool:
+        """Whether two catalogs say the same."""
+        return (
+            self.shards == other.shards
+            and self.joined == other.joined
+            and np.array_equal(self.live, other.live)
+            and all(np.array_equal(self.numbers[name], other.numbers[name]) for name in NUMBERS)
+        )
+
     def tables(self) -> Iterable[ShardTable]:
         """The catalog cut back into its shards."""
         for place, start in zip(self.shards, self.first[:-1], strict=True):
@@ -120,10 +128,16 @@ def tombstone_path(store: Path, number: int) -> Path:
     return store / QUARANTINE / f"{number:06d}.json"
 
 
+def tombstones(store: Path) -> dict[int, Path]:
+    """The notes of all shards that repairs took out."""
+    notes = (store / QUARANTINE).glob("*.json")
+    return {int(path.stem): path for path in notes if path.stem.isdecimal()}
+
+
 def shard_number(path: Path) -> int | None:
     """Number of a shard file by its name, None for any other file."""
-    match = _SHARD_NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
+    number = int(path.stem) if path.stem.isdecimal() else -1
+    return number if path.name == f"{number:06d}.h5" else None
 
 
 def lost_shards(store: Path, present: Iterable[int]) -> list[int]:
@@ -145,9 +159,7 @@ def lost_shards(store: Path, present: Iterable[int]) -> list[int]:
 
 def next_number(store: Path, shards: Iterable[ShardFile]) -> int:
     """The number after every shard there is and every one a repair took out."""
-    taken = [shard.number for shard in shards]
-    taken += [int(path.stem) for path in (store / QUARANTINE).glob("[0-9]*.json")]
-    return max(taken, default=-1) + 1
+    return max([*(shard.number for shard in shards), *tombstones(store)], default=-1) + 1
 
 
 def load_catalog(store: Path, *, known: Catalog | None = None) -> Catalog:
@@ -164,7 +176,7 @@ def load_catalog(store: Path, *, known: Catalog | None = None) -> Catalog:
     if store.is_file():
         return join_tables([read_table(store, 0)])
     present = {}
-    for path in sorted((store / SHARDS).iterdir()):
+    for path in sorted((store / SHARDS).glob("[!.]*")):
         number = shard_number(path)
         if number is not None:
             status = path.stat()
@@ -174,7 +186,7 @@ def load_catalog(store: Path, *, known: Catalog | None = None) -> Catalog:
             f"{store} has lost {len(lost)} shards, the first is {shard_path(store, lost[0])}",
             remedy="Run `exhubert verify --repair` on it, then extract again",
         )
-    known = known or _read_index(store / INDEX)
+    known = known or read_index(store / INDEX)
     if known and [shard[:3] for shard in known.shards] == list(present.values()):
         return known
     checked = {table.place[:3]: table for table in known.tables()} if known else {}
@@ -219,11 +231,14 @@ def _offset(file: h5py.File, name: str) -> int:
     return -1 if offset is None else offset
 
 
-def _read_index(path: Path) -> Catalog | None:
-    """The index, or None when it is absent, unreadable or of another version."""
+def read_index(path: Path) -> Catalog | None:
+    """The index, or None when it is absent, spoiled or of another version."""
     try:
+        content = path.read_bytes()
+        if content[-_HASH:] != _hash(content[:-_HASH]):
+            return None
         # allow_pickle stays off: an index from elsewhere must not run code.
-        with np.load(io.BytesIO(path.read_bytes())) as archive:
+        with np.load(io.BytesIO(content)) as archive:
             if int(archive["version"]) != _INDEX_VERSION:
                 return None
             return Catalog(
@@ -232,8 +247,12 @@ def _read_index(path: Path) -> Catalog | None:
                 numbers={name: archive[name] for name in NUMBERS},
                 live=archive["live"],
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _save_index(path: Path, catalog: Catalog) -> None:
@@ -246,6 +265,8 @@ def _save_index(path: Path, catalog: Catalog) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
+    # The hash goes where a zip file keeps its comment: the last field is the comment's length.
+    content = buffer.getvalue()[:-2] + _HASH.to_bytes(2, "little")
     # A read-only or full disk: the index only saves time, the next reader builds its own.
     with contextlib.suppress(StoreError):
-        publish(buffer.getbuffer(), path, replace=True)
+        publish(content + _hash(content), path, replace=True)

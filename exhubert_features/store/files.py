@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -44,7 +45,13 @@ def publish(content: bytes | memoryview, final: Path, *, replace: bool = False) 
     except OSError as error:
         raise write_error(final, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
+
+
+def discard(temporary: Path) -> None:
+    """Delete a temporary if it is there; one that cannot be deleted goes after its lease."""
+    with contextlib.suppress(OSError):
+        temporary.unlink()
 
 
 def temporary_for(final: Path) -> Path:

@@ -159,16 +159,20 @@ def read_plans(store: Path) -> dict[str, str]:
     """Clip id -> audio hash last asked for, over all plans."""
     wanted: dict[str, str] = {}
     for path in sorted(store.glob("plan-*.jsonl")):
-        content = path.read_bytes()
-        if _content_key(content) != path.stem.rpartition("-")[2]:
-            raise DamagedStore(
-                f"{path} is not what was written: its hash does not match its name",
-                remedy="Run `exhubert verify --repair` on the store",
-            )
-        for line in content.splitlines():
-            clip = json.loads(line)
-            wanted[clip["id"]] = clip["audio_sha256"]
+        wanted |= read_plan(path)
     return wanted
+
+
+def read_plan(path: Path) -> dict[str, str]:
+    """Clip id -> audio hash of one plan, whose name is the hash of its content."""
+    content = path.read_bytes()
+    if _content_key(content) != path.stem.rpartition("-")[2]:
+        raise DamagedStore(
+            f"{path} is not what was written: its hash does not match its name",
+            remedy="Run `exhubert verify --repair` on the store",
+        )
+    clips = [json.loads(line) for line in content.splitlines()]
+    return {clip["id"]: clip["audio_sha256"] for clip in clips}
 
 
 def _content_key(content: bytes) -> str:

@@ -14,13 +14,15 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .files import move_into_place, temporary_for, write_all, write_error
+from .files import discard, move_into_place, temporary_for, write_all, write_error
 from .ledger import StoredFailure, check_version
 from .shard import (
+    COLUMN_BYTES,
     USER_BLOCK,
     ShardRows,
     check_bytes,
     create_array,
+    describe,
     digest_of,
     is_shard,
     stamp,
@@ -41,10 +43,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], tuple[StoredFailure, ...]]:
     with h5py.File(path, "r", locking=False) as file:
         check_version(path, file.attrs["format"], int(file.attrs["version"]))
         lines = file["failures"].asstr()[:] if "failures" in file else []
-        return (
-            {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")},
-            tuple(StoredFailure(**json.loads(line)) for line in lines),
-        )
+    return describe(path), tuple(StoredFailure(**json.loads(line)) for line in lines)
 
 
 def write_packed(
@@ -65,8 +64,9 @@ def write_packed(
     temporary = temporary_for(path)
     try:
         need = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes.values())
+        need += (1 << 20) + 2 * COLUMN_BYTES * len(text["id"])
         free = shutil.disk_usage(path.parent).free
-        if need + (64 << 20) > free:
+        if need > free:
             raise StoreError(f"{path} needs {need:,} bytes", expected=f"at most {free:,} free")
         with h5py.File(temporary, "x", userblock_size=USER_BLOCK) as file:
             write_columns(file, text, numbers, described)
@@ -90,7 +90,7 @@ def write_packed(
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
 
 
 _TEXT = h5py.string_dtype()

@@ -167,6 +167,12 @@ def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
     return content
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """``fingerprint`` and ``provenance`` of a shard whose bytes were checked."""
+    with h5py.File(path, "r", locking=False) as file:
+        return {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
+
+
 def write_columns(
     file: h5py.File,
     text: Mapping[str, list[str]],

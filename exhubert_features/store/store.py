@@ -160,6 +160,16 @@ class FeatureStore:
             if stored.get(name) != audio and name not in failed
         )
 
+    @property
+    def shard_count(self) -> int:
+        """How many shard files there are."""
+        return len(self._catalog.shards)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.size for shard in self._catalog.shards)
+
     def column(self, name: str) -> list[Any]:
         """One column of the table of rows, such as ``file`` or ``start``."""
         if name in self._catalog.numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from ..errors import StoreError
@@ -37,7 +37,7 @@ class Writer:
         store: Path,
         fingerprint: Mapping[str, Any],
         *,
-        provenance: Mapping[str, Any] = MappingProxyType({}),
+        provenance: Mapping[str, Any] | None = None,
         shard_bytes: int = SHARD_BYTES,
         shard_clips: int = SHARD_CLIPS,
         shard_seconds: float = SHARD_SECONDS,
@@ -46,11 +46,11 @@ class Writer:
             raise StoreError(
                 f"{store} is a file", expected="a folder", remedy="Packed stores are read-only"
             )
-        create_store(store, fingerprint, provenance)
+        create_store(store, fingerprint, provenance or {})
         self.store = store
         self.stored: dict[str, str] = {}  # clip id -> audio hash
         self._fitness = Fitness(fingerprint)
-        self._described = attributes(fingerprint, provenance)
+        self._described = attributes(fingerprint, provenance or {})
         self._limits = (shard_bytes, shard_clips, shard_seconds)
         self._owners: dict[str, str] = {}  # row id -> clip id
         self._rows: list[ClipFeatures] = []

@@ -1,0 +1,23 @@
+"""``exhubert pack STORE FILE.h5``: one HDF5 file out of a store, for sharing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("store", metavar="STORE", type=Path, help="a folder")
+    parser.add_argument("file", metavar="FILE.h5", type=Path, help="a new file")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pack, and say what came out."""
+    from ..store import FeatureStore, pack
+
+    packed = pack(options.store, options.file)
+    print(f"{options.file}: {len(packed):,} rows, {packed.stored_bytes:,} bytes")
+    if pending := FeatureStore(options.store).pending:
+        print(f"note: {len(pending):,} clips of {options.store} are still to be extracted")
+    return 0

@@ -1,0 +1,66 @@
+"""``exhubert verify STORE``: check every byte of a store, repair it if asked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..store import FeatureStore, Verification
+
+SHOWN = 20  # clips named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("store", metavar="STORE", type=Path, help="a folder or a packed .h5 file")
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="also each row against its checksum from extraction, and for NaN and infinity",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="move what is damaged to quarantine/, so that the next extract makes it anew",
+    )
+    parser.epilog = "Exit code 4 when damage was found, also when it was repaired."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify, report, repair."""
+    from ..errors import DamagedStore
+    from ..store import FeatureStore, repair, verify
+
+    found = verify(options.store, deep=options.deep)
+    _show(found)
+    if not found.problems:
+        _show_pending(FeatureStore(options.store))
+        return 0
+    if options.repair:
+        repair(found)
+        if left := verify(options.store, deep=options.deep).problems:
+            print(f"{len(left)} problems remain after the repair")
+        else:
+            print(f"repaired: what was damaged is in {options.store / 'quarantine'}")
+            _show_pending(FeatureStore(options.store))
+    else:
+        print("run again with --repair to take it out, then extract again")
+    return DamagedStore.exit_code
+
+
+def _show(found: Verification) -> None:
+    for problem in found.problems:
+        print(f"{problem.kind}: {problem.path}: {problem.detail}")
+    state = f"{len(found.problems)} problems" if found.problems else "all is well"
+    print(f"{found.path}: {state}; {found.rows:,} rows in {found.shards:,} sound shards")
+
+
+def _show_pending(store: FeatureStore) -> None:
+    pending = store.pending
+    if not pending:
+        return
+    names = ", ".join(map(repr, pending[:SHOWN]))
+    more = f" and {len(pending) - SHOWN:,} more" if len(pending) > SHOWN else ""
+    print(f"the next extract of the same source will make {len(pending):,} clips: {names}{more}")
