@@ -9,7 +9,6 @@ is chosen by the validation speakers. The head ends up in <output_folder>/head, 
 `exhubert predict --head`.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 
 from exhubert_features import FeatureStore
 from exhubert_features.heads import FeatureReader, HeadConfig, build_head, save_head
-from exhubert_features.labels import join_labels, read_table
+from exhubert_features.labels import join_labels, read_table, store_rows
 from exhubert_features.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.spec import parse_layers, resolve_layers
 from exhubert_features.splits import make_protocol
@@ -77,13 +76,8 @@ def read_hparams(path, overrides):
 
 def read_labels(store, hparams):
     """Rows of the store with their labels and speakers."""
-    columns = (store.column(name) for name in ("id", "clip_id", "file", "meta"))
-    clips = [
-        {"id": name, "clip_id": clip, "file": file, **json.loads(meta)}
-        for name, clip, file, meta in zip(*columns, strict=True)
-    ]
     return join_labels(
-        clips,
+        store_rows(store),
         read_table(hparams["labels"]) if hparams["labels"] else None,
         target=hparams["target"],
         group=hparams["group"],
