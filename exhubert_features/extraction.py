@@ -59,10 +59,6 @@ def extract(
     data_root
         Takes the place of ``{data_root}`` in SpeechBrain manifests.
     """
-    if workers < 1:
-        raise UsageError(f"workers is {workers}", expected="at least 1")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
     spec = spec or ExtractionSpec()
     plan = plan_clips(source, channel=spec.channel, data_root=data_root, workers=workers)
     return Extraction(plan, encoder, spec, batch_size=batch_size, workers=workers, strict=strict)
@@ -93,6 +89,8 @@ class Extraction:
         workers: int = 2,
         strict: bool = False,
     ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
         self.spec = spec

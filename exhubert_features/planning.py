@@ -77,6 +77,8 @@ def plan_clips(
     workers
         Threads that hash.
     """
+    if workers < 1:
+        raise UsageError(f"workers is {workers}", expected="at least 1")
     if isinstance(source, Mapping):
         return _plan_arrays(source)
     paths = [source] if isinstance(source, str | Path) else list(source)

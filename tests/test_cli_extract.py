@@ -1,0 +1,271 @@
+"""``exhubert extract`` as a user meets it: plan, progress, failures, resuming, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from exhubert_features import FeatureStore
+from exhubert_features.cli import main
+from exhubert_features.commands import progress
+from exhubert_features.commands.progress import Interrupt, Progress
+from exhubert_features.commands.wording import count, duration, size
+from exhubert_features.saving import write_random_checkpoint
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for index in range(5):
+        soundfile.write(folder / f"{index}.wav", noise(16_000 + index, index), 16_000)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(["extract", *map(str, arguments), "--device", "cpu"])
+
+
+def test_extract_and_resume(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert run(corpus, "-o", store, "--model", model, "--pool", "mean,std") == 0
+    out, err = capsys.readouterr()
+    assert "5 clips, 5.0 s of audio" in out
+    assert "free" in out
+    assert str(model) in out
+    assert "float32 on cpu" in out
+    assert "5 of 5 clips" in err
+    found = FeatureStore(store)
+    assert sorted(found.ids) == [f"{index}.wav" for index in range(5)]
+    assert found["0.wav"].pooled.shape == (3, 2, 32)
+    soundfile.write(corpus / "new.wav", noise(20_000), 16_000)
+    assert run(corpus, "-o", store, "--model", model, "--pool", "mean,std") == 0
+    out, err = capsys.readouterr()
+    assert "Plan: 1 clip, 1.2 s" in out
+    assert "In the store already: 5 clips" in out
+    assert "1 of 1 clips" in err
+    assert len(FeatureStore(store)) == 6
+
+
+def test_failures_are_listed_and_tried_again(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    (corpus / "bad.wav").write_text("this is text")
+    (corpus / "notes.txt").write_text("not audio, and not taken for it")
+    soundfile.write(corpus / "quiet.wav", np.zeros(8_000), 16_000)
+    assert run(corpus, "-o", store, "--model", model) == 3
+    out, err = capsys.readouterr()
+    assert "Cannot be read: 1 clip" in out
+    assert "not those of audio: 1" in out
+    assert "1 silent clip, such as quiet.wav" in out
+    assert "Failed: 1 of 7 clips" in err
+    assert "unreadable: 1" in err
+    assert str(corpus / "bad.wav") in err
+    assert [failure.id for failure in FeatureStore(store).failures] == ["bad.wav"]
+    soundfile.write(corpus / "bad.wav", noise(8_000), 16_000)
+    assert run(corpus, "-o", store, "--model", model) == 0
+    assert FeatureStore(store).failures == ()
+
+
+def test_many_failures_are_abridged(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(8):
+        soundfile.write(corpus / f"short{index}.wav", noise(100), 16_000)
+    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 3
+    _, err = capsys.readouterr()
+    assert "too_short: 8" in err
+    assert "and 3 more" in err
+    assert "exhubert inspect" in err
+
+
+def test_strict_stops(corpus: Path, model: Path, tmp_path: Path) -> None:
+    (corpus / "bad.wav").write_text("this is text")
+    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--strict") == 3
+    assert not (tmp_path / "store").exists()
+
+
+def test_all_options_reach_the_store(corpus: Path, model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    soundfile.write(corpus / "long.wav", noise(100_000), 16_000)
+    options = ["--layers", "0-1", "--pool", "max,mean", "--frames", "last", "--dtype", "float32"]
+    options += ["--preprocess", "masked", "--window", "2", "--hop", "1.5", "--segments"]
+    options += ["--workers", "1", "--batch-size", "3", "--channel", "0", "--shard-clips", "2"]
+    assert run(corpus, "-o", store, "--model", model, *options) == 0
+    found = FeatureStore(store)
+    assert (found.layers, found.pools, found.frame_layers) == ((0, 1), ("max", "mean"), (2,))
+    row = found["long.wav#0001"]
+    assert (row.start, row.end) == (1.5, 3.5)
+    assert row.pooled.dtype == np.float32
+    assert row.frames is not None
+    assert row.frames.shape == (1, 99, 32)
+    assert found.fingerprint["spec"]["preprocess"] == "masked"
+    assert len(list((store / "shards").rglob("*.h5"))) == 3
+
+
+def test_other_settings_are_refused(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 0
+    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--preprocess", "masked") == 1
+    assert "spec.preprocess" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layers", "1,2,x"],
+        ["--layers", "7"],
+        ["--pool", "median"],
+        ["--hop", "5"],
+        ["--window", "0.01"],
+        ["--window", "inf"],
+        ["--workers", "0"],
+        ["--batch-size", "0"],
+    ],
+)
+def test_wrong_usage(corpus: Path, model: Path, tmp_path: Path, options: list[str]) -> None:
+    assert run(corpus, "-o", tmp_path / "store", "--model", model, *options) == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_typo_is_wrong_usage(model: Path, tmp_path: Path) -> None:
+    assert run(tmp_path / "adio", "-o", tmp_path / "store", "--model", model) == 2
+
+
+def test_dry_run_writes_nothing(
+    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--dry-run") == 0
+    assert "Plan: 5 clips" in capsys.readouterr().out
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_cannot_fit_is_refused(
+    corpus: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 1
+    assert "1.0 KB free" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(
+    corpus: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    update = Progress.update
+
+    def update_and_press(self: Progress, seconds: float, *, failed: bool) -> None:
+        update(self, seconds, failed=failed)
+        if self._done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "update", update_and_press)
+    before = signal.getsignal(signal.SIGINT)
+    store = tmp_path / "store"
+    assert run(corpus, "-o", store, "--model", model, "--batch-size", 1) == 130
+    assert "holds 2 rows. Run the same command again" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(Progress, "update", update)
+    assert run(corpus, "-o", store, "--model", model) == 0
+    assert "In the store already: 2 clips" in capsys.readouterr().out
+    assert len(FeatureStore(store)) == 5
+
+
+def test_the_second_ctrl_c_stops_at_once() -> None:
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(corpus: Path, model: Path, tmp_path: Path) -> None:
+    """The process dies in the middle; nothing stored is lost, nothing is there twice."""
+    for index in range(60):
+        soundfile.write(corpus / f"more{index}.wav", noise(48_000, index), 16_000)
+    store = tmp_path / "store"
+    options = [corpus, "-o", store, "--model", model, "--shard-clips", "4", "--batch-size", "1"]
+    command = [sys.executable, "-m", "exhubert_features", "extract", *map(str, options)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        shards = store / "shards"
+        deadline = time.monotonic() + 120
+        while len(list(shards.rglob("*.h5"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    kept = len(FeatureStore(store))
+    assert 8 <= kept < 65
+    assert run(*options) == 0
+    found = FeatureStore(store)
+    assert len(found) == len(set(found.ids)) == 65
+
+
+def test_progress_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    bar = Progress(4, 8.0, stream=stream)
+    for _ in range(4):
+        bar.update(2.0, failed=False)
+    bar.close()
+    text = stream.getvalue()
+    assert "100%" in text
+    for part in ("4 of 4 clips", "clips/s", "x real time", "left"):
+        assert part in text
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    lines = Progress(1000, 2000.0, stream=stream)
+    for second in range(100):
+        now = 1000.0 + second
+        lines.update(2.0, failed=second % 10 == 0)
+    assert stream.getvalue().count("\n") == 3  # after 30, 60 and 90 s
+    first = stream.getvalue().splitlines()[0]
+    assert first == "31 of 1,000 clips, 4 failed, 1.0 clips/s, 2.1x real time, 0:15:38 left"
+
+
+def test_wording() -> None:
+    assert [count(1, "clip"), count(2000, "clip")] == ["1 clip", "2,000 clips"]
+    assert [duration(3.21), duration(90), duration(5400)] == ["3.2 s", "1.5 min", "1.50 h"]
+    assert [size(12), size(12_345), size(3e12)] == ["12 bytes", "12.3 KB", "3.0 TB"]

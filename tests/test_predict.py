@@ -1,0 +1,218 @@
+"""Predictions by the classifier and by heads, for clips and over time, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from exhubert_features.cli import main
+from exhubert_features.encoder import load_encoder
+from exhubert_features.errors import FingerprintMismatch, UsageError
+from exhubert_features.extraction import extract
+from exhubert_features.heads import HeadConfig, build_head, load_head, save_head
+from exhubert_features.prediction import Prediction, marginals, predict, prediction_spec
+from exhubert_features.saving import write_random_checkpoint
+from exhubert_features.spec import LABELS, ExtractionSpec
+from exhubert_features.timeline import draw_timeline
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "short.wav", noise(16_000), 16_000)
+    soundfile.write(tmp_path / "long.wav", noise(100_000), 16_000)
+    return tmp_path
+
+
+def write_head(
+    folder: Path,
+    model: Path,
+    spec: ExtractionSpec,
+    *,
+    kind: str = "linear",
+    classes: tuple[str, ...] = ("calm", "loud", "sad"),
+) -> Path:
+    """A head with random weights, trained on nothing, for layers 1 and 2."""
+    torch.manual_seed(0)
+    pools = () if kind == "attention" else ("mean", "std")
+    config = HeadConfig(
+        kind=kind,  # type: ignore[arg-type]
+        target="emotion" if classes else "arousal",
+        classes=classes,
+        layers=(1, 2),
+        pools=pools,
+        width=32,
+    )
+    head = build_head(config)
+    head.fingerprint = extract({"x": noise(800)}, load_encoder(model), spec).fingerprint
+    save_head(head, folder)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main(["predict", *map(str, arguments), "--device", "cpu"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_marginals() -> None:
+    scores = dict(zip(LABELS, (0.05, 0.1, 0.15, 0.2, 0.22, 0.28), strict=True))
+    found = marginals(scores)
+    assert found["arousal"] == pytest.approx({"low": 0.3, "high": 0.7})
+    assert found["valence"] == pytest.approx({"negative": 0.25, "neutral": 0.32, "positive": 0.43})
+    assert marginals({"joy": 0.5, "high-positive": 0.5}) == {}
+    assert marginals({}) == {}
+
+
+def test_probabilities_are_the_encoders(model: Path) -> None:
+    encoder = load_encoder(model, device="cpu")
+    wave = noise(30_000)
+    spec = prediction_spec(None, ExtractionSpec(), timeline=False)
+    (found,) = predict(extract({"a": wave}, encoder, spec))
+    assert isinstance(found, Prediction)
+    wanted = encoder([wave], preprocess="card").probabilities[0]
+    np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
+    assert found.label == LABELS[int(wanted.argmax())]
+
+
+def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, recordings / "short.wav", "--model", model)
+    assert code == 0
+    lines = out.splitlines()
+    assert "short.wav" in lines[0]
+    assert [line.split()[0] for line in lines[7:]] == ["arousal", "valence"]
+    shown = [float(line.split()[1]) for line in lines[1:7]]
+    assert shown == sorted(shown, reverse=True)
+    assert sum(shown) == pytest.approx(1, abs=0.01)
+    assert {line.split()[0] for line in lines[1:7]} == set(LABELS)
+
+
+def test_json_and_csv_say_the_same(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recordings / "bad.wav").write_text("no audio")
+    code, out, err = run(capsys, recordings, "--model", model, "--format", "json")
+    assert code == 3
+    assert "bad.wav" in err
+    content = json.loads(out)
+    assert [failure["kind"] for failure in content["failures"]] == ["unreadable"]
+    long, short = content["predictions"]
+    assert (long["id"], long["end"], short["id"]) == ("long.wav", 6.25, "short.wav")
+    assert sum(long["probabilities"].values()) == pytest.approx(1)
+    code, out, _ = run(capsys, recordings, "--model", model, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["id"] for row in rows] == ["long.wav", "short.wav"]
+    for label in LABELS:
+        assert float(rows[0][label]) == pytest.approx(long["probabilities"][label], abs=1e-6)
+    assert float(rows[1]["valence_positive"]) == pytest.approx(
+        short["valence"]["positive"], abs=1e-6
+    )
+
+
+def test_timeline(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = recordings / "long.wav"
+    _, out, _ = run(capsys, long, "--model", model, "--timeline", "--format", "json")
+    found = json.loads(out)["predictions"]
+    assert [row["start"] for row in found] == [0, 1, 2, 3, 3.25]  # every second, to the end
+    _, out, _ = run(capsys, long, "--model", model, "--timeline", "--hop", 3)
+    assert len(out.splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("classes", [LABELS, ("joy", "anger"), ()])
+def test_plots(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    """For the released classes, for others, and for values; a title is not a formula."""
+    scores = np.full(len(classes) or 1, 1 / (len(classes) or 1))
+    windows = [
+        Prediction(
+            id="x", file="x", start=start, end=start + 3, classes=classes, scores=scores, target="t"
+        )
+        for start in (0.0, 1.0, 1.5)
+    ]
+    draw_timeline(tmp_path / "a.png", noise(72_000), windows, title="take_$1.wav")
+    draw_timeline(tmp_path / "b.png", np.zeros(400, np.float32), windows[:1], title="x")
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_of_a_recording(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = recordings / "picture.png"
+    code, _, _ = run(capsys, recordings / "long.wav", "--model", model, "--plot", picture)
+    assert code == 0
+    assert picture.stat().st_size > 10_000
+    code, _, err = run(capsys, recordings, "--model", model, "--plot", picture)
+    assert code == 2
+    assert "one recording" in err
+
+
+@pytest.mark.parametrize("kind", ["linear", "weighted", "attention"])
+def test_a_head_gets_the_features_it_was_trained_on(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    spec = ExtractionSpec(
+        preprocess="masked", window=2.0, hop=1.0, pool=("std", "mean"), frames=(0, 1, 2)
+    )
+    head_folder = write_head(recordings / "head", model, spec, kind=kind)
+    _, out, _ = run(
+        capsys, recordings / "long.wav", "--model", model, "--head", head_folder, "--format", "json"
+    )
+    found = json.loads(out)["predictions"][0]
+    head = load_head(head_folder)
+    wide = extract(recordings / "long.wav", load_encoder(model, device="cpu"), spec)
+    wanted = head.predict_features(wide, fingerprint=wide.fingerprint)  # type: ignore[arg-type]
+    np.testing.assert_allclose(list(found["probabilities"].values()), wanted.scores[0], atol=1e-5)
+    assert list(found["probabilities"]) == ["calm", "loud", "sad"]
+    assert "arousal" not in found
+
+
+def test_a_head_over_time(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = ExtractionSpec(pool=("mean", "std"))
+    head = write_head(recordings / "head", model, spec, classes=())
+    long, picture = recordings / "long.wav", recordings / "picture.png"
+    options = ["--head", head, "--format", "csv", "--plot", picture]
+    _, out, _ = run(capsys, long, "--model", model, *options)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 5
+    assert {row["target"] for row in rows} == {"arousal"}
+    assert picture.exists()
+
+
+def test_a_head_of_another_model_is_refused(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_random_checkpoint(recordings / "other", layers=2, seed=1)
+    head = write_head(recordings / "head", model, ExtractionSpec(pool=("mean", "std")))
+    code, _, err = run(capsys, recordings / "short.wav", "--model", other, "--head", head)
+    assert code == FingerprintMismatch.exit_code
+    assert "weights_sha256" in err
+
+
+def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = write_head(recordings / "head", model, ExtractionSpec(pool=("mean", "std")))
+    short = recordings / "short.wav"
+    wrong = [(["--head", head, "--window", 2], 2), (["--hop", 9], 2), (["--channel", 1], 3)]
+    for options, expected in wrong:
+        code, _, err = run(capsys, short, "--model", model, *options)
+        assert (code, bool(err)) == (expected, True)
+    bare = write_random_checkpoint(recordings / "bare", layers=2, labels=())
+    code, _, err = run(capsys, short, "--model", bare)
+    assert code == UsageError.exit_code
+    assert "no classifier" in err
