@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "test a trained head on another store",
     "convert": "any supported checkpoint to safetensors with label names",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
+    "bench": "how fast the store and the extraction are on this machine",
 }
 
 

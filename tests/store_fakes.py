@@ -113,7 +113,7 @@ def make_extraction(count: int, *, prefix: str = "clip", **settings: object) -> 
 
 def racing_extraction() -> FakeExtraction:
     """What the writers that get killed all try to store: 120 clips, one of which fails."""
-    return make_extraction(120, failing={"clip_013": "always"}, delay=0.002)
+    return make_extraction(120, failing={"clip_013": "always"}, delay=0.0005)
 
 
 def nurse_writers() -> None:
@@ -128,7 +128,7 @@ def nurse_writers() -> None:
         if not child:
             # Some start like a second command would, some in the middle of another's shard.
             time.sleep(random.Random(os.getpid()).random() * 0.02)
-            FeatureStore.write(line.rstrip("\n"), racing_extraction(), shard_clips=5)
+            FeatureStore.write(line.rstrip("\n"), racing_extraction(), shard_clips=2)
             os._exit(0)
         print(child, flush=True)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ SHARDS = "shards"
 QUARANTINE = "quarantine"
 STATE = "state.json"
 _INDEX_VERSION = 1
-_HASH = 64  # hexadecimal digits of SHA-256
+_CHECK = 8  # hexadecimal digits of a CRC-32
 
 
 class ShardFile(NamedTuple):
@@ -235,7 +235,7 @@ def read_index(path: Path) -> Catalog | None:
     """The index, or None when it is absent, spoiled or of another version."""
     try:
         content = path.read_bytes()
-        if content[-_HASH:] != _hash(content[:-_HASH]):
+        if content[-_CHECK:] != _check(memoryview(content)[:-_CHECK]):
             return None
         # allow_pickle stays off: an index from elsewhere must not run code.
         with np.load(io.BytesIO(content)) as archive:
@@ -251,8 +251,8 @@ def read_index(path: Path) -> Catalog | None:
         return None
 
 
-def _hash(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+def _check(content: bytes | memoryview) -> bytes:
+    return f"{zlib.crc32(content):08x}".encode()
 
 
 def _save_index(path: Path, catalog: Catalog) -> None:
@@ -265,8 +265,9 @@ def _save_index(path: Path, catalog: Catalog) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    # The hash goes where a zip file keeps its comment: the last field is the comment's length.
-    content = buffer.getvalue()[:-2] + _HASH.to_bytes(2, "little")
+    # A zip file guards its members but not its own tables: a checksum of all goes where the
+    # comment stands, whose length is the last field.
+    content = buffer.getvalue()[:-2] + _CHECK.to_bytes(2, "little")
     # A read-only or full disk: the index only saves time, the next reader builds its own.
     with contextlib.suppress(StoreError):
-        publish(content + _hash(content), path, replace=True)
+        publish(content + _check(content), path, replace=True)
