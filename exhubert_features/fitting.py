@@ -33,7 +33,7 @@ class FitOptions:
     weight_decay: float = 1e-2
     hidden: int = 128  # see HeadConfig
     dropout: float = 0.2
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)  # C of the linear head
+    penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # C of the linear head
     seed: int = 0
 
 

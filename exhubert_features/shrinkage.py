@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # From nearly none to mostly the features' own variances, for 500 to 50,000 clips.
-SHRINKAGES = (0.01, 0.05, 0.2, 0.6)
+SHRINKAGES = (0.02, 0.1, 0.4, 0.9)
 NEVER = -100.0  # the bias of a class that the training clips do not have
 
 
