@@ -116,6 +116,7 @@ def make_report(
     outcome: Outcome,
     *,
     title: str,
+    method: str,
     features: np.ndarray,
     curve: LayerCurve | None = None,
     corpus: str | None = None,
@@ -127,6 +128,8 @@ def make_report(
 
     Parameters
     ----------
+    method
+        What was fitted and how it was chosen, in words that follow those of the protocol.
     features
         (N, D) of the labelled clips, for the map.
     corpus
@@ -146,7 +149,7 @@ def make_report(
         probabilities=softmax(outputs) if labels.classes else None,
         metrics=outcome.figures(labels, protocol),
         folds=_folds(labels, protocol, outcome),
-        protocol=protocol.words,
+        protocol=f"{protocol.words}; {method}",
         layer_curve=curve,
         map_points=_principal_components(features[rows], seed),
         calibration=outcome.calibration(labels, protocol),

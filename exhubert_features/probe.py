@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import mode
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from .shrinkage import SHRINKAGES, BlockSums
 from .splits import Protocol
 from .store import FeatureStore
 
+METHOD = {  # for the report
+    "classification": "linear discriminant analysis with equal class priors",
+    "regression": "ridge regression",
+}
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
 
 
@@ -49,8 +54,8 @@ class Probe:
 
     @property
     def best(self) -> int:
-        """The layer that is best on average over all folds' inner folds."""
-        return self.layers[int(self.inner_scores.mean(axis=1).argmax())]
+        """The layer that the inner folds chose most often."""
+        return self.layers[mode(self.chosen.tolist())]
 
 
 def run_probe(

@@ -20,6 +20,15 @@ from .report import LayerCurve
 from .splits import Fold, Protocol
 from .store import FeatureStore
 
+METHOD: dict[Kind, str] = {  # for the report
+    "linear": "logistic (or ridge) regression on standardised features, classes balanced; layer "
+    "and penalty chosen on inner folds",
+    "mlp": "one hidden layer, classes balanced; layer and epochs chosen on inner folds",
+    "weighted": "learned weights over the layers and a linear map, classes balanced; epochs "
+    "chosen on inner folds",
+    "attention": "attention over frames and a linear map, classes balanced; epochs chosen on "
+    "inner folds",
+}
 AUDIO_KEY = 16  # hex digits of a clip's hash kept with the head: enough to know it again
 
 
@@ -108,7 +117,7 @@ def evaluate_head(
     seen = np.isin(_audio_keys(store, labels), head.notes.get("audio", []))
     protocol = Protocol(
         folds=(Fold(name="all clips", train=everyone[:0], test=everyone, inner=()),),
-        words="a head trained elsewhere, tested on all labelled clips; nothing was fitted here",
+        words="all labelled clips are tested",
         warnings=(
             f"{seen.sum()} of {len(seen)} clips were among the head's training clips: "
             "this is not a test on unseen data",

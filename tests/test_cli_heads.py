@@ -67,6 +67,13 @@ def test_train_then_evaluate(
     result = json.loads(capsys.readouterr().out)
     assert result["uar"] > 0.7 and result["clips"] == 45
 
+    weak = tmp_path / "weak"
+    assert main([*train, "--layers", "0", "-o", str(weak)]) == 0
+    capsys.readouterr()
+    assert main([*evaluate, "--against", str(weak)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["difference"]["low"] > 0 and result["p_value"] < 0.05
+
 
 def test_regression_from_the_command_line(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

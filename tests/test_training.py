@@ -235,7 +235,7 @@ def test_the_report_says_what_to_beware_of(
 ) -> None:
     report = make_report(
         store, labels, protocol, linear.outcome,
-        title="t", features=linear.features, curve=linear.curve, corpus="EMO-DB", seed=3,
+        title="t", method="m", features=linear.features, curve=linear.curve, corpus="EMO-DB",
     )  # fmt: skip
     assert next(iter(report.metrics)) == "uar"
     assert "includes EMO-DB" in report.warnings[0]
@@ -255,7 +255,7 @@ def test_a_random_split_is_called_out_in_the_report(store: FeatureStore, labels:
     protocol = make_protocol(labels, scheme="random", folds=3)
     trained = train_head(store, labels, protocol, layers=[BEST])
     report = make_report(
-        store, labels, protocol, trained.outcome, title="t", features=trained.features
+        store, labels, protocol, trained.outcome, title="t", method="m", features=trained.features
     )
     assert any(note.startswith("Random split") for note in report.warnings)
 

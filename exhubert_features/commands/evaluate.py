@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .labelled import add_label_arguments, read_labels, show_result
+
+if TYPE_CHECKING:
+    from ..labels import Labels
+    from ..report import Report
+    from ..store import FeatureStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", metavar="HEAD", help="folder from `exhubert train`")
     add_label_arguments(parser)
+    parser.add_argument("--against", metavar="HEAD", help="compare with this head, clip by clip")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="for the report")
 
 
@@ -37,11 +44,33 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         outcome,
         title=f"{head.config.kind} head on other data: {labels.target}",
+        method="a head trained before; nothing was fitted or chosen on these clips",
         features=features,
         corpus=options.corpus,
         command=options.command_line,
         seed=options.seed,
     )
     written = write_report(options.output, report)
-    show_result(report, written, as_json=options.json, more={})
+    more = _compare(options.against, report, store, labels) if options.against else {}
+    show_result(report, written, as_json=options.json, more=more)
     return 0
+
+
+def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) -> dict[str, object]:
+    """The main figure minus that of another head on the same clips."""
+    from ..bootstrap import compare
+    from ..heads import load_head
+    from ..outcome import predicted
+    from ..training import evaluate_head
+
+    outcome, _, _ = evaluate_head(load_head(other), store, labels)
+    found = compare(
+        report.truth,
+        report.prediction,
+        predicted(labels, outcome.outputs),
+        groups=report.groups,
+        metric=next(iter(report.metrics)),
+        classes=len(labels.classes),
+    )
+    difference = {key: round(value, 4) for key, value in vars(found.difference).items()}
+    return {"against": other, "difference": difference, "p_value": round(found.p_value, 4)}

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..outcome import make_report
-    from ..probe import layer_curve, probe_outcome, run_probe
+    from ..probe import METHOD, layer_curve, probe_outcome, run_probe
     from ..report import write_report
     from ..store import FeatureStore
 
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         probe_outcome(probe, labels, protocol),
         title=f"Layer probe: {labels.target}",
+        method=f"{METHOD[labels.task]}; layer and shrinkage chosen on inner folds",
         features=store.matrix(layer=probe.best, pool=pool)[labels.rows],
         curve=layer_curve(probe, labels, protocol),
         corpus=options.corpus,
