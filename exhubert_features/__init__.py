@@ -39,7 +39,7 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 
-# AutoModel.from_pretrained() and pipeline() then load converted checkpoints by themselves.
+# transformers' Auto classes and pipeline() then load converted checkpoints by themselves.
 _install()
 
 

@@ -11,10 +11,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 # transformers' file, and ours under integrations/transformers that registers with it.
 _REGISTERED_BY = {
@@ -44,7 +46,7 @@ class _Finder:
         for finder in sys.meta_path:
             spec = None if isinstance(finder, _Finder) else finder.find_spec(name, path, target)
             if spec is not None:
-                spec.loader = cast(Loader, _Loader(spec.loader))
+                spec.loader = cast("Loader", _Loader(spec.loader))
                 return spec
         return None
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blank import blank_model
 from .config import ExHuBERTConfig
 from .errors import CheckpointError, UsageError
 from .hub import Checkpoint, find_checkpoint, read_json
@@ -67,8 +68,7 @@ def load_model(
     state = read_state(checkpoint)
     config = _derive_config(checkpoint, state, labels)
     try:
-        with torch.device("meta"):
-            model = ExHuBERT(config)
+        model = blank_model(config)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.config_file} describes no model ({error})", remedy=_OTHER

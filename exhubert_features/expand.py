@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .blank import blank_model
 from .checkpoint import load_model, save_checkpoint
 from .config import ExHuBERTConfig
 from .errors import CheckpointError, UsageError
@@ -90,8 +91,7 @@ def expand_model(
     state = _twice(model.state_dict(), config.hidden_size)
     if not original.labels:
         state |= _new_head(config, seed)
-    with torch.device("meta"):
-        extended = ExHuBERT(config)
+    extended = blank_model(config)
     extended.load_state_dict(state, assign=True)
     return extended.eval()
 

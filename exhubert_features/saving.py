@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .blank import blank_model
 from .config import ExHuBERTConfig
 from .errors import CheckpointError, UsageError
 from .modeling import ExHuBERT
@@ -120,8 +121,7 @@ def write_random_checkpoint(
         labels=tuple(labels),
         gated=gated,
     )
-    with torch.device("meta"):
-        model = ExHuBERT(config)
+    model = blank_model(config)
     generator = torch.Generator().manual_seed(seed)
     state = {
         key: _random_tensor(key, tensor.shape, generator)
@@ -200,6 +200,7 @@ def _whole_folder(destination: Path) -> Iterator[Path]:
     from safetensors import SafetensorError
 
     refuse_occupied(destination)
+    destination = destination.resolve()  # "." has no name to put another beside
     partial = destination.with_name(f".{destination.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,6 +340,19 @@ def test_parameters_are_the_mapped_file(format_: str, checkpoint_copy: Path) -> 
     for name, parameter in model.named_parameters():
         address = parameter.data_ptr()
         assert any(low <= address < high for low, high in mapped), name
+
+
+@pytest.mark.slow
+def test_loading_does_not_load_the_compiler(small_checkpoint: Path) -> None:
+    """Initialising on the meta device would: 2 s and 130 MB for nothing."""
+    code = """if True:
+        import sys
+        from exhubert_features.checkpoint import load_model
+        load_model(sys.argv[1])
+        print("torch._dynamo" in sys.modules, "transformers" in sys.modules)
+    """
+    command = [sys.executable, "-c", code, str(small_checkpoint)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.split() == ["False"] * 2
 
 
 def test_training_does_not_write_to_the_file(checkpoint_copy: Path) -> None:

@@ -72,6 +72,14 @@ def test_destination_in_use_is_refused(small_checkpoint: Path, tmp_path: Path) -
     load_model(tmp_path / "empty")
 
 
+def test_destination_may_be_the_empty_working_directory(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    convert(small_checkpoint, ".")
+    load_model(tmp_path)
+
+
 def test_destination_that_cannot_be_written(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="could not be written"):
