@@ -1,4 +1,4 @@
-"""``exhubert bench store``: how fast it is on this machine."""
+"""``exhubert bench store`` and ``extract``: how fast they are on this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     store.add_argument("--large", type=int, default=100_000, help="clips of the store to open")
     store.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     store.add_argument("--json", action="store_true", help="for machines")
+    extract = actions.add_parser(
+        "extract", help="what extraction costs beyond the bare encoder", description=EXTRACT
+    )
+    extract.add_argument("--clips", type=int, default=200, help="of 1 to 3 s (default: 200)")
+    extract.add_argument(
+        "--hidden", type=int, default=256, help="width of a random 12-layer model (default: 256)"
+    )
+    extract.add_argument("--model", metavar="ID|DIR", help="a checkpoint instead of random weights")
+    extract.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    extract.add_argument("--precision", default="float32", help="float32, bfloat16 or float16")
+    extract.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
+    extract.add_argument("--json", action="store_true", help="for machines")
 
 
 STORE = (
     "Writes all 49 layers of synthetic clips with this package's store, as one HDF5 dataset per "
     "clip, and with SpeechBrain's cache; reads them back in random order and by layer."
 )
+EXTRACT = (
+    "Runs synthetic recordings through the encoder alone and through extraction into a store, by "
+    "turns. A small model shows a larger overhead than the real one."
+)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run one benchmark."""
-    return {"store": run_store}[options.action](options)
+    return {"store": run_store, "extract": run_extract}[options.action](options)
 
 
 def run_store(options: argparse.Namespace) -> int:
@@ -64,4 +80,34 @@ def run_store(options: argparse.Namespace) -> int:
         f"opens in {1000 * large.open_seconds:,.1f} ms, first lookup "
         f"{1000 * large.first_lookup_seconds:,.1f} ms, then {large.lookups_per_second:,.0f}/s"
     )
+    return 0
+
+
+def run_extract(options: argparse.Namespace) -> int:
+    """Measure extraction."""
+    import json
+    import tempfile
+    from dataclasses import asdict
+
+    from ..bench_extract import bench_extract
+    from ..encoder import load_encoder
+    from ..saving import write_random_checkpoint
+
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        wide = options.hidden
+        model = options.model or write_random_checkpoint(
+            Path(name) / "model", layers=12, hidden=wide, heads=wide // 32, ffn=4 * wide, conv=512
+        )
+        encoder = load_encoder(model, device=options.device, precision=options.precision)
+        found = bench_extract(Path(name), encoder, clips=options.clips)
+    if options.json:
+        print(json.dumps({**asdict(found), "share": found.share}, indent=1))
+        return 0
+    each = [1000 * seconds / found.clips for seconds in (found.bare_seconds, found.whole_seconds)]
+    rounds = ", ".join(f"{100 * share:.1f}" for share in sorted(found.rounds))
+    print(f"{found.clips:,} clips, {found.audio_seconds:.0f} s of audio, on {encoder.device}")
+    print(f"the encoder alone:        {each[0]:8.1f} ms a clip")
+    print(f"from files into a store:  {each[1]:8.1f} ms a clip")
+    print(f"overhead: {100 * found.share:.1f} % (median; by rounds: {rounds})")
+    print(f"memory: {found.memory / 1e6:,.0f} MB above the encoder's own peak")
     return 0

@@ -162,11 +162,11 @@ def next_number(store: Path, shards: Iterable[ShardFile]) -> int:
     return max([*(shard.number for shard in shards), *tombstones(store)], default=-1) + 1
 
 
-def load_catalog(store: Path, *, known: Catalog | None = None) -> Catalog:
+def load_catalog(store: Path, *, known: Sequence[ShardTable] = ()) -> Catalog:
     """The catalog of a store, from its index where that is current, else from the shards.
 
     A shard whose size and modification time are those in the index was checked before; any
-    other is hashed before HDF5 opens it.
+    other is hashed before HDF5 opens it. ``known`` are shards that the caller has checked.
 
     Raises
     ------
@@ -176,25 +176,23 @@ def load_catalog(store: Path, *, known: Catalog | None = None) -> Catalog:
     if store.is_file():
         return join_tables([read_table(store, 0)])
     present = {}
-    for path in sorted((store / SHARDS).glob("[!.]*")):
+    for path in (store / SHARDS).glob("[!.]*"):
         number = shard_number(path)
         if number is not None:
             status = path.stat()
             present[number] = (number, status.st_size, status.st_mtime_ns)
+    keys = sorted(present.values())
     if lost := lost_shards(store, present):
         raise DamagedStore(
             f"{store} has lost {len(lost)} shards, the first is {shard_path(store, lost[0])}",
             remedy="Run `exhubert verify --repair` on it, then extract again",
         )
-    known = known or read_index(store / INDEX)
-    if known and [shard[:3] for shard in known.shards] == list(present.values()):
-        return known
-    checked = {table.place[:3]: table for table in known.tables()} if known else {}
+    index = read_index(store / INDEX)
+    if index and [shard[:3] for shard in index.shards] == keys:
+        return index
+    checked = {table.place[:3]: table for table in [*(index.tables() if index else ()), *known]}
     catalog = join_tables(
-        [
-            checked.get(key) or read_table(shard_path(store, key[0]), key[0])
-            for key in present.values()
-        ]
+        [checked.get(key) or read_table(shard_path(store, key[0]), key[0]) for key in keys]
     )
     _save_index(store / INDEX, catalog)
     return catalog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .. import __version__
 from ..errors import DamagedStore
 from ..records import ClipFeatures
 
@@ -126,8 +128,10 @@ def checksum(*arrays: np.ndarray | None) -> int:
 def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What every shard says about itself, for any HDF5 tool."""
     spec, model = fingerprint["spec"], fingerprint["model"]
-    software = {name: metadata.version(name) for name in ("numpy", "h5py")}
-    software["python"] = platform.python_version()
+    software = {"python": platform.python_version(), "exhubert-features": __version__}
+    for name in ("torch", "numpy", "h5py"):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # stores open without torch
+            software[name] = metadata.version(name)
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -97,6 +97,7 @@ def verify(path: str | Path, *, deep: bool = False) -> Verification:
             tables.append(table)
         except DamagedStore as error:
             problems.append(Problem(file, "shard", str(error), number))
+    tables.sort(key=lambda table: table.place.number)
     problems += _lost(store)
     problems += _doubled(store, tables)
     problems += _records(store)

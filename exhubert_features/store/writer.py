@@ -10,7 +10,14 @@ from typing import Any
 
 from ..errors import StoreError
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from .catalog import Catalog, load_catalog, next_number, shard_path
+from .catalog import (
+    Catalog,
+    ShardTable,
+    load_catalog,
+    next_number,
+    read_table,
+    shard_path,
+)
 from .files import publish
 from .fitness import Fitness, refuse
 from .ledger import create_store, note_state, read_failures, write_failure
@@ -58,6 +65,7 @@ class Writer:
         self._clips = 0
         self._flushed = time.monotonic()
         self._failed: set[str] = set()
+        self._written: list[ShardTable] = []
         self._failure_files: set[Path] = set()
         self._take_in(load_catalog(store))
 
@@ -73,7 +81,7 @@ class Writer:
         """Keep what is complete, also on Ctrl-C and when the extraction breaks."""
         self.flush()
         if kind is None or issubclass(kind, KeyboardInterrupt):
-            self._take_in(load_catalog(self.store, known=self._catalog))
+            self._take_in(load_catalog(self.store, known=self._written))
             note_state(self.store, self._next)
 
     def has(self, clip_id: str, audio_sha256: str) -> bool:
@@ -124,10 +132,12 @@ class Writer:
         """Publish rows as one shard, without those that another writer stored first."""
         while len(rows):
             if publish(encode(rows, self._described), shard_path(self.store, self._next)):
+                # Reading back now finds a bad disk early, and the file still in memory.
+                self._written.append(read_table(shard_path(self.store, self._next), self._next))
                 self._next += 1
                 self._remember(rows.text["clip_id"], rows.text["audio_sha256"], rows.text["id"])
                 return
-            self._take_in(load_catalog(self.store, known=self._catalog))
+            self._take_in(load_catalog(self.store, known=self._written))
             pairs = zip(rows.text["clip_id"], rows.text["audio_sha256"], strict=True)
             rows = rows.select([row for row, pair in enumerate(pairs) if not self.has(*pair)])
 
@@ -140,7 +150,6 @@ class Writer:
                 path.unlink(missing_ok=True)
 
     def _take_in(self, catalog: Catalog) -> None:
-        self._catalog = catalog
         self._next = next_number(self.store, catalog.shards)
         columns = [catalog.text(name) for name in ("clip_id", "audio_sha256", "id")]
         self._remember(*([column[row] for row in catalog.live] for column in columns))
