@@ -6,26 +6,22 @@ import csv
 import io
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .errors import LabelError
+from .joining import Matches, Row, Table, count_and_name, match_rows
 
 if TYPE_CHECKING:
     from .store import FeatureStore
 
-ID_COLUMNS = ("id", "ID", "clip_id")  # SpeechBrain's CSV says ID
-FILE_COLUMNS = ("file", "path", "wav", "audio")  # SpeechBrain's manifests say wav or path
 MANY_CLASSES = 50  # more distinct numbers than this are hardly names of classes
-NAMED = 5  # how many culprits an error names
 
 Task = Literal["classification", "regression"]
-Table = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +56,11 @@ def store_rows(store: FeatureStore) -> list[dict[str, str]]:
         {**json.loads(meta), "id": name, "clip_id": clip, "file": file}
         for meta, name, clip, file in zip(*columns, strict=True)
     ]
+
+
+def failed_rows(store: FeatureStore) -> list[dict[str, str]]:
+    """The clips of a store that have no features, for :func:`join_labels`."""
+    return [{"id": lost.id, "file": lost.file} for lost in store.failures]
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -113,7 +114,7 @@ def join_labels(
     task: Task | None = None,
     classes: Sequence[str] = (),
     mapping: Mapping[str, str] | None = None,
-    failed: Iterable[str] = (),
+    failed: Table = (),
     drop_unlabelled: bool = False,
 ) -> Labels:
     """Give every row of a store its label, group and split.
@@ -133,21 +134,23 @@ def join_labels(
     mapping
         Label -> label before anything else; an empty new label leaves those clips out.
     failed
-        Ids of clips whose features failed: a label for them is nothing odd.
+        ``id`` and ``file`` of clips without features: a label for them is nothing odd.
     drop_unlabelled
         Leave out clips without a label and labels without a clip, instead of raising.
     """
     columns = [name for name in (target, group, split) if name]
-    join = _Join(clips, clips if table is None else table, columns, set(failed))
-    warnings = join.settle(drop_unlabelled)
-    text = [(mapping or {}).get(row[target], row[target]) for row in join.found]
+    _require_columns(clips if table is None else table, columns)
+    matches = match_rows([*clips, *failed], table, columns) if table is not None else None
+    rows = matches.rows[: len(clips)] if matches else list(clips)
+    complete, warnings = _settle(clips, rows, matches, columns, drop_unlabelled)
+    text = [(mapping or {}).get(row[target], row[target]) for _, row in complete]
     kept = [index for index, label in enumerate(text) if label]
     if len(kept) < len(text):
         warnings.append(f"Left out by the label map: {len(text) - len(kept)} of {len(text)} clips")
     if not kept:
         raise LabelError(f"no clip has a label in column {target!r}")
-    found = [join.found[index] for index in kept]
-    positions = [join.positions[index] for index in kept]
+    found = [complete[index][1] for index in kept]
+    positions = [complete[index][0] for index in kept]
     ids = [clips[position]["id"] for position in positions]
     task, names, values = _values([text[index] for index in kept], ids, target, task, classes)
     owners = [clips[position].get("clip_id", clips[position]["id"]) for position in positions]
@@ -166,141 +169,46 @@ def join_labels(
     )
 
 
-class _Join:
-    """Label rows brought to clips, and everything that did not fit."""
-
-    def __init__(self, clips: Table, table: Table, columns: list[str], failed: set[str]) -> None:
-        for column in columns:
-            if not any(column in row for row in table):
-                known = sorted({name for row in table[:100] for name in row})
-                raise LabelError(
-                    f"there is no column {column!r}",
-                    expected=f"one of {', '.join(known) or 'the columns of --labels'}",
-                    remedy="Name the columns with --target, --group and --split",
-                )
-        self.columns = columns
-        self.duplicates: list[str] = []
-        self.conflicts: list[str] = []
-        self.positions: list[int] = []
-        self.found: list[Mapping[str, str]] = []
-        if table is clips:
-            matches: list[Mapping[str, str] | None] = list(clips)
-            self.extra: list[str] = []
-        else:
-            matches, used, names = self._match(clips, table)
-            self.extra = [name for name in names if name not in used and name not in failed]
-        self.missing = [
-            clip["id"]
-            for clip, row in zip(clips, matches, strict=True)
-            if row is None or not all(row.get(column) for column in columns)
-        ]
-        absent = set(self.missing)
-        for position, (clip, row) in enumerate(zip(clips, matches, strict=True)):
-            if clip["id"] not in absent and row is not None:
-                self.positions.append(position)
-                self.found.append(row)
-
-    def _match(
-        self, clips: Table, table: Table
-    ) -> tuple[list[Mapping[str, str] | None], set[str], list[str]]:
-        """The label row of each clip, the label names used, and all label names."""
-        for column in (*ID_COLUMNS, *FILE_COLUMNS):
-            if not any(row.get(column) for row in table):
-                continue
-            labels = self._by_name(table, column)
-            if column in ID_COLUMNS:
-                names = [
-                    next((n for n in (c["id"], c.get("clip_id", "")) if n in labels), None)
-                    for c in clips
-                ]
-            else:
-                names = _match_files([clip.get("file", "") for clip in clips], labels)
-            if any(names):
-                matches = [labels[name] if name else None for name in names]
-                return matches, {name for name in names if name}, list(labels)
-            self.duplicates, self.conflicts = [], []
+def _settle(
+    clips: Table,
+    rows: Sequence[Row | None],
+    matches: Matches | None,
+    columns: Sequence[str],
+    drop: bool,
+) -> tuple[list[tuple[int, Row]], list[str]]:
+    """Clips (by position) that have all they need, and what was dropped; else raise."""
+    complete = [
+        (position, row)
+        for position, row in enumerate(rows)
+        if row is not None and all(row.get(column) for column in columns)
+    ]
+    labelled = {position for position, _ in complete}
+    missing = [clip["id"] for position, clip in enumerate(clips) if position not in labelled]
+    if matches and matches.contradictory:
         raise LabelError(
-            "no label fits any clip of the store",
-            expected=f"a column {', '.join((*ID_COLUMNS, *FILE_COLUMNS))} with the clips' names",
-            remedy=f"The first clip is {clips[0]['id']!r}, file {clips[0].get('file', '')!r}"
-            if clips
-            else "The store is empty",
+            f"labels contradict each other for {count_and_name(matches.contradictory, 'clip')}",
+            expected="one label for each",
         )
+    problems = {
+        "no label, group or split for": (missing, "clip"),
+        "no clip in the store for": (matches.extra if matches else [], "label"),
+        "more than one row for": (matches.repeated if matches else [], "label"),
+    }
+    found = [f"{what} {count_and_name(*names)}" for what, names in problems.items() if names[0]]
+    if found and not drop:
+        raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
+    return complete, [f"Dropped: {text}" for text in found]
 
-    def _by_name(self, table: Table, column: str) -> dict[str, Mapping[str, str]]:
-        rows: dict[str, list[Mapping[str, str]]] = defaultdict(list)
-        for row in table:
-            rows[row.get(column, "")].append(row)
-        if "" in rows:
-            raise LabelError(f"{len(rows[''])} label rows have nothing in column {column!r}")
-        for name, same in rows.items():
-            if len(same) > 1:
-                variants = {tuple(row.get(column, "") for column in self.columns) for row in same}
-                (self.conflicts if len(variants) > 1 else self.duplicates).append(name)
-        return {name: same[0] for name, same in rows.items()}
 
-    def settle(self, drop: bool) -> list[str]:
-        """Raise what is wrong with the labels, or say what was dropped."""
-        if self.conflicts:
+def _require_columns(table: Table, columns: Sequence[str]) -> None:
+    for column in columns:
+        if not any(column in row for row in table):
+            known = sorted({name for row in table[:100] for name in row})
             raise LabelError(
-                f"labels contradict each other for {_count(self.conflicts, 'clip')}",
-                expected="one label for each",
+                f"there is no column {column!r}",
+                expected=f"one of {', '.join(known) or 'the columns of --labels'}",
+                remedy="Name the columns with --target, --group and --split-column",
             )
-        problems = {
-            "no label, group or split for": (self.missing, "clip"),
-            "no clip in the store for": (self.extra, "label"),
-            "more than one row for": (self.duplicates, "label"),
-        }
-        found = [f"{what} {_count(*names)}" for what, names in problems.items() if names[0]]
-        if found and not drop:
-            raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
-        return [f"Dropped: {text}" for text in found]
-
-
-def _count(names: Sequence[str], noun: str) -> str:
-    """``12 clips (a, b, c, d, e, ...)``."""
-    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown})"
-
-
-def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None]:
-    """Label name of each file: equal paths, else the one path that ends like the other.
-
-    Label tables often say ``wav/a.wav`` where the store was made from ``/data/wav/a.wav``.
-    """
-    by_base: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
-    for name in labels:
-        parts = _parts(name)
-        by_base[parts[-1] if parts else ""].append((parts, name))
-    matches: list[str | None] = []
-    ambiguous: list[str] = []
-    owners: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        parts = _parts(file)
-        fitting = [
-            (other, name)
-            for other, name in by_base.get(parts[-1] if parts else "", [])
-            if other[-len(parts) :] == parts or parts[-len(other) :] == other
-        ]
-        exact = [name for other, name in fitting if other == parts]
-        names = exact or [name for _, name in fitting]
-        if len(names) > 1:
-            ambiguous.append(file)
-        matches.append(names[0] if len(names) == 1 else None)
-        if len(names) == 1:
-            owners[names[0]].add(file)
-    ambiguous += [name for name, group in owners.items() if len(group) > 1]
-    if ambiguous:
-        raise LabelError(
-            f"several labels or clips fit the names of {_count(ambiguous, 'file')}",
-            expected="paths that tell them apart, or an id column",
-        )
-    return matches
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    return tuple(part for part in parts if part != "/" and part[0] not in "{$")
 
 
 def _values(
@@ -324,13 +232,15 @@ def _values(
     if task == "regression":
         odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
         if odd:
-            raise LabelError(f"no finite number in column {target!r} for {_count(odd, 'clip')}")
+            raise LabelError(
+                f"no finite number in column {target!r} for {count_and_name(odd, 'clip')}"
+            )
         return "regression", (), np.array(numbers, dtype=np.float64)
     names = tuple(classes) or tuple(sorted(set(text)))
     strange = sorted({label for label in text if label not in names})
     if strange:
         raise LabelError(
-            f"{_count(strange, 'label')} of column {target!r} outside the head's classes",
+            f"{count_and_name(strange, 'label')} of column {target!r} outside the head's classes",
             expected=", ".join(names),
             remedy="--map OLD=NEW renames a label, --map OLD= leaves its clips out",
         )

@@ -48,7 +48,7 @@ def write_emotional_store(
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:
-    return join_labels(store_rows(store), target=target, failed=["broken"])
+    return join_labels(store_rows(store), target=target)
 
 
 def _rows(

@@ -85,8 +85,11 @@ def test_missing_and_extra_labels_are_counted_named_and_dropped_only_when_asked(
 
 
 def test_labels_of_failed_clips_are_not_extra() -> None:
-    rows = table(a="x", b="y", c="x", broken="x")
-    assert len(join_labels(CLIPS, rows, target="emotion", failed=["broken"])) == 3
+    failed = [{"id": "broken", "file": "/data/wav/broken.wav"}]
+    by_id = table(a="x", b="y", c="x", broken="x")
+    assert len(join_labels(CLIPS, by_id, target="emotion", failed=failed)) == 3
+    by_file = [{"file": f"wav/{row['id']}.wav", **row, "id": ""} for row in by_id]
+    assert len(join_labels(CLIPS, by_file, target="emotion", failed=failed)) == 3
 
 
 def test_an_empty_label_or_group_is_missing() -> None:
@@ -112,7 +115,7 @@ def test_only_the_first_culprits_are_named() -> None:
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(LabelError, match=r"no label fits any clip.*first clip is 'a'"):
+    with pytest.raises(LabelError, match=r"no label fits any clip.*the first clip is 'a'"):
         join_labels(CLIPS, table(q="x"), target="emotion")
     with pytest.raises(LabelError, match="1 label rows have nothing in column 'id'"):
         join_labels(CLIPS, [*table(a="x", b="y"), {"id": "", "emotion": "x"}], target="emotion")

@@ -196,7 +196,7 @@ def test_a_saved_head_predicts_as_it_was_trained(
 
 def test_evaluation_on_another_store_fits_nothing(linear: Trained, tmp_path: Path) -> None:
     other = write_emotional_store(tmp_path / "other", seed=1, speakers=3)
-    labels = join_labels(store_rows(other), target="emotion", classes=EMOTIONS, failed=["broken"])
+    labels = join_labels(store_rows(other), target="emotion", classes=EMOTIONS)
     before = {name: value.clone() for name, value in linear.head.state_dict().items()}
     outcome, protocol, _ = evaluate_head(linear.head, other, labels)
     assert outcome.main(labels, protocol).value > 0.8
@@ -218,7 +218,7 @@ def test_evaluation_refuses_other_features_and_other_classes(
     masked = write_emotional_store(tmp_path / "masked", preprocess="masked")
     with pytest.raises(FingerprintMismatch, match=r"spec.preprocess is 'masked', not 'card'"):
         evaluate_head(linear.head, masked, labels_of(masked))
-    two = join_labels(store_rows(masked), target="emotion", mapping={"sad": ""}, failed=["broken"])
+    two = join_labels(store_rows(masked), target="emotion", mapping={"sad": ""})
     with pytest.raises(LabelError, match="the labels' classes are angry, happy"):
         evaluate_head(linear.head, masked, two)
 

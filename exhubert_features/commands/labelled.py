@@ -76,7 +76,7 @@ def read_labels(
     needs_groups: bool = True,
 ) -> Labels:
     """The labels that the options name; without groups where none are needed or there."""
-    from ..labels import join_labels, read_table, store_rows
+    from ..labels import failed_rows, join_labels, read_table, store_rows
 
     clips = store_rows(store)
     table = read_table(options.labels) if options.labels else None
@@ -90,7 +90,7 @@ def read_labels(
         task=options.task,
         classes=classes,
         mapping=_parse_map(options.map),
-        failed=[failure.id for failure in store.failures],
+        failed=failed_rows(store),
         drop_unlabelled=options.drop_unlabelled,
     )
 

@@ -22,7 +22,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 
 from exhubert_features import FeatureStore
 from exhubert_features.heads import FeatureReader, HeadConfig, build_head, save_head
-from exhubert_features.labels import join_labels, read_table, store_rows
+from exhubert_features.labels import failed_rows, join_labels, read_table, store_rows
 from exhubert_features.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.spec import parse_layers, resolve_layers
 from exhubert_features.splits import make_protocol
@@ -83,7 +83,7 @@ def read_labels(store, hparams):
         group=hparams["group"],
         split=hparams["split"],
         task="classification",
-        failed=[failure.id for failure in store.failures],
+        failed=failed_rows(store),
         drop_unlabelled=hparams["drop_unlabelled"],
     )
 
