@@ -184,6 +184,7 @@ def draw_groups(scores: Sequence[GroupScore], overall: Interval, metric: str) ->
     if named:
         axes.set_yticks(ranks, [f"{_shorten(g.name)} ({g.clips})" for g in ordered], fontsize=8.5)
         axes.set_ylim(-0.7, len(ordered) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(f"{metric} (line and band: all clips)")
         axes.grid(axis="y", visible=False)
     else:

@@ -195,10 +195,12 @@ def _articulate(
 def _glottis(pitch: np.ndarray, tilt: float) -> np.ndarray:
     """(N,) harmonics of a moving pitch, falling by ``tilt`` dB per octave."""
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    before, sine, twice_cosine = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
     wave = np.zeros_like(phase)
     for harmonic in range(1, int(_NYQUIST_MARGIN / pitch.min()) + 1):
         audible = harmonic * pitch < _NYQUIST_MARGIN
-        wave += audible * np.sin(harmonic * phase) * 10 ** (tilt * np.log2(harmonic) / 20)
+        wave += audible * sine * 10 ** (tilt * np.log2(harmonic) / 20)
+        before, sine = sine, twice_cosine * sine - before  # the sine of the next multiple
     return wave
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -109,11 +112,12 @@ def steps(folder: Path) -> list[list[str]]:
 
 
 def run_command(command: list[str]) -> int:
-    """One ``exhubert`` command in this process, which saves importing torch anew for each."""
-    from ..cli import main
-
+    """Run ``exhubert`` as from a shell, so that each report names the command that made it."""
     print(f"\n$ exhubert {shlex.join(command)}", flush=True)
-    return main(command)
+    # In a model as tiny as this, threads wait for each other longer than they work.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    program = [sys.executable, "-m", "exhubert_features", *command]
+    return subprocess.run(program, env=environment).returncode
 
 
 def summarise(folder: Path, seconds: float) -> None:
