@@ -46,4 +46,4 @@ if __name__ == "__main__":
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    sys.exit(3 if run_on_main(cache_features, args=[hparams, run_opts.device or "auto"]) else 0)
+    sys.exit(3 if run_on_main(cache_features, args=[hparams, run_opts["device"] or "auto"]) else 0)
