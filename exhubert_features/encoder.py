@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from .spec import (
     Preprocess,
 )
 from .waveforms import Waveforms, prepare, split_waveforms
+from .weights import state_sha256
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -94,7 +94,7 @@ class Encoder:
         self.precision = precision
         self.checkpoint = checkpoint
         if checkpoint is None:
-            self._memory_hash = _state_sha256(model)
+            self._memory_hash = state_sha256(model.state_dict())
         self.model = model.eval().requires_grad_(False)
         self.model.detect_identity_gates()
         self.model.to(self.device, PRECISIONS[precision])
@@ -259,15 +259,6 @@ def choose_device(device: str | torch.device) -> torch.device:
             remedy="Use device='cpu', or install a torch that sees the GPU",
         )
     return chosen
-
-
-def _state_sha256(model: ExHuBERT) -> str:
-    """Hash of a model made in memory: names, types, shapes and bytes of its weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -153,6 +153,18 @@ def files_sha256(files: Sequence[Path]) -> str:
         return _file_sha256(files[0])
     lines = [f"{file.name} {_file_sha256(file)}\n" for file in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def state_sha256(state: Mapping[str, Tensor], *, without: Iterable[str] = ()) -> str:
+    """SHA-256 over names, types, shapes and bytes of weights in memory, but those left out."""
+    left_out = set(without)
+    digest = hashlib.sha256()
+    for name, weight in sorted(state.items()):
+        if name not in left_out:
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
+            values = weight.detach().cpu().contiguous()
+            digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _file_sha256(file: Path) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..modeling import ExHuBERT
+from ..weights import state_sha256
 
 FORMAT = "exhubert-lobe-1"
 
@@ -37,7 +36,7 @@ def save_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
         "format": FORMAT,
         "source": source,
         "trained": trained,
-        "frozen_sha256": _hash_weights(model, without=trained),
+        "frozen_sha256": state_sha256(model.state_dict(), without=trained),
     }
     torch.save(content, path)
 
@@ -58,7 +57,7 @@ def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
             expected=f"weights of {source} with {len(model.config.labels)} classes",
             remedy="Build the lobe with the source and labels it was trained with",
         )
-    if _hash_weights(model, without=trained) != content["frozen_sha256"]:
+    if state_sha256(model.state_dict(), without=trained) != content["frozen_sha256"]:
         raise CheckpointError(
             f"{path} was trained on top of other frozen weights, those of {content['source']}",
             expected=f"those of this lobe, {source}",
@@ -66,17 +65,6 @@ def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
         )
     model.load_state_dict(trained, strict=False)  # every name is accounted for above
     model.detect_identity_gates()
-
-
-def _hash_weights(model: ExHuBERT, *, without: Iterable[str]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all weights but those named."""
-    left_out = set(without)
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        if name not in left_out:
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
-            digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read(path: str | Path) -> dict[str, Any]:
