@@ -101,13 +101,12 @@ def run_extract(options: argparse.Namespace) -> int:
         encoder = load_encoder(model, device=options.device, precision=options.precision)
         found = bench_extract(Path(name), encoder, clips=options.clips)
     if options.json:
-        print(json.dumps({**asdict(found), "share": found.share}, indent=1))
+        print(json.dumps(asdict(found), indent=1))
         return 0
     each = [1000 * seconds / found.clips for seconds in (found.bare_seconds, found.whole_seconds)]
-    rounds = ", ".join(f"{100 * share:.1f}" for share in sorted(found.rounds))
     print(f"{found.clips:,} clips, {found.audio_seconds:.0f} s of audio, on {encoder.device}")
     print(f"the encoder alone:        {each[0]:8.1f} ms a clip")
     print(f"from files into a store:  {each[1]:8.1f} ms a clip")
-    print(f"overhead: {100 * found.share:.1f} % (median; by rounds: {rounds})")
+    print(f"overhead: {100 * found.wall:.1f} % of time, {100 * found.cpu:.1f} % of CPU time")
     print(f"memory: {found.memory / 1e6:,.0f} MB above the encoder's own peak")
     return 0
