@@ -224,10 +224,18 @@ def test_doubled_ids_are_refused(tmp_path: Path) -> None:
         )
 
 
+def test_plain_rows_may_bring_the_failure_of_a_second_file_with_their_id(tmp_path: Path) -> None:
+    data = make_fingerprint()
+    failure = ClipFailure(id="a", file="other/a.wav", kind="duplicate", reason="a is taken")
+    rows = [failure, *(features_of(make_clip(name), data) for name in "ab")]
+    for _ in range(2):
+        store = FeatureStore.write(tmp_path / "store", rows, fingerprint=data)
+        assert store.ids == ["a", "b"]
+        assert [(f.id, f.file) for f in store.failures] == [("a", "other/a.wav")]
+
+
 def test_a_window_name_cannot_take_another_clips_place(tmp_path: Path) -> None:
-    extraction = FakeExtraction([make_clip("a"), make_clip("a#0000")], segments=1)
-    extraction.clips = [make_clip("a"), make_clip("b")]
-    data = extraction.fingerprint
+    data = make_fingerprint()
     rows = [
         features_of(make_clip("a"), data, name="same"),
         features_of(make_clip("b"), data, name="same"),

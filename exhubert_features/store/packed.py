@@ -20,7 +20,6 @@ from .shard import (
     COLUMN_BYTES,
     USER_BLOCK,
     ShardRows,
-    check_bytes,
     create_array,
     describe,
     digest_of,
@@ -32,14 +31,17 @@ from .shard import (
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
 
-def read_packed(path: Path) -> tuple[dict[str, Any], tuple[StoredFailure, ...]]:
-    """Manifest and failures of a packed store, its bytes checked before HDF5 opens them."""
+def require_packed(path: Path) -> None:
+    """Refuse files that are no packed store, before they are hashed."""
     if not is_shard(path):
         raise StoreError(
             f"{path} is not a feature store",
             expected="a folder written by `exhubert extract` or a file written by `exhubert pack`",
         )
-    check_bytes(path)
+
+
+def read_packed(path: Path) -> tuple[dict[str, Any], tuple[StoredFailure, ...]]:
+    """Manifest and failures of a packed store whose bytes were checked."""
     with h5py.File(path, "r", locking=False) as file:
         check_version(path, file.attrs["format"], int(file.attrs["version"]))
         lines = file["failures"].asstr()[:] if "failures" in file else []

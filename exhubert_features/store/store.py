@@ -16,7 +16,7 @@ from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .catalog import load_catalog
 from .ledger import StoredFailure, read_failures, read_manifest, read_plans
-from .packed import read_packed
+from .packed import read_packed, require_packed
 from .reading import ShardReader
 from .row import StoredFeatures, row_table, unknown_id
 from .shard import ShardRows, checksum
@@ -49,12 +49,14 @@ class FeatureStore:
             raise StoreError(f"there is no store at {self.path}")
         self._packed_failures: tuple[StoredFailure, ...] = ()
         if self.path.is_file():
+            require_packed(self.path)
+            self._catalog = load_catalog(self.path)
             manifest, self._packed_failures = read_packed(self.path)
         else:
             manifest = read_manifest(self.path)
+            self._catalog = load_catalog(self.path)
         self.fingerprint: dict[str, Any] = manifest["fingerprint"]
         self.provenance: dict[str, Any] = manifest["provenance"]
-        self._catalog = load_catalog(self.path)
         self._reader = ShardReader(self.path, self._catalog, self.fingerprint)
 
     @staticmethod

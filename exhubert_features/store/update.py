@@ -124,20 +124,18 @@ def _write_rows(
     def clip_of(row: ClipFeatures | ClipFailure) -> tuple[str, str]:
         return (row.id, row.file) if isinstance(row, ClipFailure) else (row.clip_id, row.file)
 
-    for (name, file), group in groupby(rows, key=clip_of):
-        if name in seen:
-            raise StoreError(f"id {name!r} is not unique", expected="the rows of a clip together")
-        seen.add(name)
+    for total, ((name, file), group) in enumerate(groupby(rows, key=clip_of), start=1):
         members = list(group)
         failure = next((row for row in members if isinstance(row, ClipFailure)), None)
         features = [row for row in members if isinstance(row, ClipFeatures)]
+        if features and name in seen:
+            raise StoreError(f"id {name!r} is not unique", expected="the rows of a clip together")
+        seen.update(row.clip_id for row in features)
         audio = features[0].audio_sha256 if features else ""
         if failure or not writer.has(name, audio):
             clip = PlannedClip(id=name, file=file, audio_sha256=audio)
             succeeded = writer.add(clip, failure or features)
             stored, failed = stored + succeeded, failed + (not succeeded)
-        present = len(seen) - stored - failed
-        report(
-            WriteProgress(total=len(seen), present=present, stored=stored, failed=failed, clip=None)
-        )
+        present = total - stored - failed
+        report(WriteProgress(total=total, present=present, stored=stored, failed=failed, clip=None))
     writer.flush()

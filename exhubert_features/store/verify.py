@@ -33,7 +33,7 @@ from .ledger import (
     read_manifest,
     read_plan,
 )
-from .packed import read_packed
+from .packed import read_packed, require_packed
 from .reading import ShardReader
 from .shard import NUMBERS, TEXT, checksum, describe
 
@@ -119,8 +119,9 @@ def verify(path: str | Path, *, deep: bool = False) -> Verification:
 def _verify_packed(path: Path, deep: bool) -> Verification:
     problems, rows, described = [], 0, None
     try:
-        described, _ = read_packed(path)
+        require_packed(path)
         table = read_table(path, 0)
+        described, _ = read_packed(path)
         _check_shard(path, table, described["fingerprint"], deep)
         rows = table.place.rows
     except StoreError as error:
