@@ -15,8 +15,8 @@ from .planning import Plan
 from .records import PlannedClip
 from .spec import SAMPLE_RATE
 
-AHEAD_CLIPS = 32  # enough to outlast a slow disk
-AHEAD_SAMPLES = 600 * SAMPLE_RATE  # 38 MB: an hour-long file must not be joined by 31 others
+AHEAD_CLIPS = 128  # the next batch of a GPU, and enough to outlast a slow disk
+AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joined by 127 others
 
 Decoded = np.ndarray | AudioError
 
@@ -53,8 +53,9 @@ def decode_ahead(
 ) -> Iterator[tuple[PlannedClip, Decoded]]:
     """Clips with their samples, in order, decoded by threads while the encoder works.
 
-    Threads and not processes: libsndfile and the resampler release the interpreter's lock,
-    and no samples have to cross to another process.
+    Threads and not processes: libsndfile and the resampler release the interpreter's lock, no
+    samples have to cross to another process, and at 4 ms of CPU for a clip of 3 s (stereo flac
+    at 44.1 kHz) two processes were no faster than two threads.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     ahead: deque[tuple[PlannedClip, Future[Decoded]]] = deque()

@@ -16,7 +16,7 @@ from .assembly import ClipAssembly
 from .decoding import Decoded, decode_ahead, load_clip
 from .encoder import Encoder
 from .errors import AudioError, UsageError
-from .planning import Plan, Source, failure, plan_clips
+from .planning import Plan, Source, failure, plan_clips, worker_count
 from .pooling import parts_of, pool_frames
 from .records import ClipFailure, ClipFeatures, PlannedClip
 from .spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec, fingerprint, resolve_layers
@@ -35,7 +35,7 @@ def extract(
     spec: ExtractionSpec | None = None,
     *,
     batch_size: int | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     strict: bool = False,
     data_root: str | Path | None = None,
 ) -> Extraction:
@@ -53,7 +53,7 @@ def extract(
     batch_size
         Windows at a time; None suits the device. Features do not depend on it.
     workers
-        Threads that hash and decode.
+        Threads that hash and decode; None suits the machine.
     strict
         Raise at the first clip that fails instead of recording it.
     data_root
@@ -86,7 +86,7 @@ class Extraction:
         spec: ExtractionSpec,
         *,
         batch_size: int | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         strict: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
@@ -100,7 +100,7 @@ class Extraction:
         self.rejected = plan.rejected
         seconds = BATCH_SECONDS.get(encoder.device.type, BATCH_SECONDS["cpu"])
         self.batch_size = batch_size or max(1, int(seconds / spec.window))
-        self._workers = workers
+        self._workers = worker_count(workers)
         self._strict = strict
         self._parts = parts_of(spec.pool)
         self._layers = resolve_layers(spec.layers, encoder.num_states)

@@ -61,7 +61,7 @@ def plan_clips(
     *,
     channel: int | None = None,
     data_root: str | Path | None = None,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> Plan:
     """Find every clip of a source, read its header and hash its bytes.
 
@@ -75,10 +75,9 @@ def plan_clips(
     data_root
         Takes the place of ``{data_root}`` in SpeechBrain manifests.
     workers
-        Threads that hash.
+        Threads that hash; None suits the machine.
     """
-    if workers < 1:
-        raise UsageError(f"workers is {workers}", expected="at least 1")
+    threads = worker_count(workers)
     if isinstance(source, Mapping):
         return _plan_arrays(source)
     paths = [source] if isinstance(source, str | Path) else list(source)
@@ -94,7 +93,7 @@ def plan_clips(
             f"no audio in {', '.join(map(str, paths))}", expected="files such as .wav or .flac"
         )
     files = sorted({entry.file for entry in entries if isinstance(entry, Entry)})
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         probed = dict(zip(files, pool.map(_probe, files), strict=True))
     ids = _Ids()
     planned = [
@@ -109,6 +108,15 @@ def plan_clips(
         },
         left_out=len(left_out),
     )
+
+
+def worker_count(workers: int | None) -> int:
+    """Threads to use: those asked for, or one for each processor up to eight."""
+    if workers is None:
+        return min(8, os.cpu_count() or 1)
+    if workers < 1:
+        raise UsageError(f"workers is {workers}", expected="at least 1")
+    return workers
 
 
 def _entries(

@@ -203,8 +203,9 @@ def stopped(output: Path) -> int:
     """After Ctrl-C: what is safe, and how to go on."""
     from ..store import FeatureStore
 
+    rows = len(FeatureStore(output)) if (output / "store.json").is_file() else 0
     print(
-        f"Stopped. {output} holds {count(len(FeatureStore(output)), 'row')}. "
+        f"Stopped. {output} holds {count(rows, 'row')}. "
         "Run the same command again to go on from there.",
         file=sys.stderr,
     )

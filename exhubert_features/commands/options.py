@@ -62,7 +62,7 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what changes the speed and not the numbers."""
     group = parser.add_argument_group("running")
     group.add_argument(
-        "--workers", type=int, default=2, help="threads that decode (default: %(default)s)"
+        "--workers", type=int, help="threads that decode (default: the processors, at most 8)"
     )
     group.add_argument(
         "--batch-size", type=int, help="windows at a time (default: 24 s on a CPU, 192 s on CUDA)"
