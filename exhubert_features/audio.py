@@ -270,9 +270,10 @@ def _finish(name: str, wave: np.ndarray, rate: int) -> np.ndarray:
             kind="nan",
         )
     check_length(name, resampled_length(len(wave), rate))
-    if np.abs(wave).max() > LOUDEST:
+    loudest = max(float(wave.max()), -float(wave.min()))
+    if loudest > LOUDEST:
         raise AudioError(
-            f"{name} has a sample of {np.abs(wave).max():.3g}",
+            f"{name} has a sample of {loudest:.3g}",
             expected="samples around -1 .. 1",
             kind="range",
         )
