@@ -6,7 +6,8 @@ See ``shrinkage`` for the fits and why they are cheap enough to nest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mode
@@ -26,7 +27,11 @@ METHOD = {  # for the report
     "classification": "linear discriminant analysis with equal class priors",
     "regression": "ridge regression",
 }
+LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
+
+# Outer outputs (N, C), inner outputs (K, N, C), inner scores (K,), shrinkages (K,).
+_LayerFit = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +85,16 @@ def run_probe(
     """
     layers = store.layers if layers is None else tuple(layers)
     plan = _Plan(labels, protocol)
-    fitted = []
-    for done, layer in enumerate(layers):
+
+    def probe_one(layer: int) -> _LayerFit:
         matrix = store.matrix(layer=layer, pool=pool or store.pools[0])[labels.rows]
-        fitted.append(_probe_layer(torch.from_numpy(matrix.astype(np.float32)), labels, plan))
+        return _probe_layer(torch.from_numpy(matrix.astype(np.float32)), labels, plan)
+
+    fitted = []
+    for result in _in_parallel(probe_one, layers):
+        fitted.append(result)
         if on_progress is not None:
-            on_progress(done + 1, len(layers))
+            on_progress(len(fitted), len(layers))
     outputs, inner_outputs, inner_scores, shrinkages = (
         np.stack(parts) for parts in zip(*fitted, strict=True)
     )
@@ -164,10 +173,20 @@ class _Plan:
         return tuple(np.unique(self.block[rows]).tolist())
 
 
-def _probe_layer(
-    features: Tensor, labels: Labels, plan: _Plan
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Outer outputs (N, C), inner outputs (K, N, C), inner scores (K,), shrinkages (K,)."""
+def _in_parallel(
+    probe_one: Callable[[int], _LayerFit], layers: Sequence[int]
+) -> Iterator[_LayerFit]:
+    """One layer a thread, in order: half the time of one layer at a time on all threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(min(threads, LAYERS_AT_ONCE)) as pool:
+            yield from pool.map(probe_one, layers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
     targets = _targets(labels)
     sums = BlockSums(
         features[plan.order],
