@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -32,11 +33,14 @@ class Progress:
         if self._stream.isatty():
             from tqdm import tqdm
 
+            # Not tqdm's own measure, which takes a terminal of unknown size for one of none.
+            columns, lines = shutil.get_terminal_size()
             self._bar = tqdm(
                 total=seconds,
                 file=self._stream,
-                bar_format="{percentage:3.0f}% |{bar}| {postfix}",
-                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}% |{bar}| {desc}",
+                ncols=columns,
+                nrows=lines,
             )
 
     def update(self, seconds: float, *, failed: bool) -> None:
@@ -45,7 +49,7 @@ class Progress:
         self._failed += failed
         self._audio += seconds
         if self._bar is not None:
-            self._bar.set_postfix_str(self._state(), refresh=False)
+            self._bar.set_description_str(self._state(), refresh=False)
             self._bar.update(seconds)
         elif time.monotonic() - self._shown >= LINE_SECONDS:
             self._shown = time.monotonic()
