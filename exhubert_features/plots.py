@@ -58,7 +58,7 @@ _STYLE = {
     "figure.facecolor": "#ffffff",
     "axes.facecolor": "none",
 }
-_WIDTH = 4.9  # inches, so that 9.5 points stay readable on a phone
+_WIDTH = 4.4  # inches, so that 9.5 points stay readable on a phone
 _MANY = 40  # names on an axis beyond this number cannot be read
 
 
@@ -219,7 +219,7 @@ def draw_map(points: np.ndarray, names: np.ndarray, legend_limit: int = 42) -> F
     """Points (N, 2), each name (N,) in its own colour and marker."""
     order = np.unique(names).tolist()
     listed = len(order) <= legend_limit
-    columns = 1 if not listed else max(1, min(4, 60 // (max(map(len, map(_shorten, order))) + 6)))
+    columns = 1 if not listed else max(1, min(4, 54 // (max(map(len, map(_shorten, order))) + 6)))
     lines = -(-len(order) // columns) if listed else 1
     figure, axes = _figure(3.4 + 0.19 * lines)
     size = _point_size(len(points))
