@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -269,3 +270,12 @@ def test_wording() -> None:
     assert [count(1, "clip"), count(2000, "clip")] == ["1 clip", "2,000 clips"]
     assert [duration(3.21), duration(90), duration(5400)] == ["3.2 s", "1.5 min", "1.50 h"]
     assert [size(12), size(12_345), size(3e12)] == ["12 bytes", "12.3 KB", "3.0 TB"]
+
+
+def test_bench_extract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--clips", "5", "--hidden", "64", "--folder", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "extract", "--json", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["clips"] == 5
+    assert found["whole_seconds"] > 0
+    assert list(tmp_path.iterdir()) == []

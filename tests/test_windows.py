@@ -65,7 +65,7 @@ def test_every_frame_counts_exactly_once(samples: int, window: int, share: float
         part.start + 320 * frame for part in windows for frame in range(part.first, part.last)
     ]
     steps = [later - earlier for earlier, later in itertools.pairwise(counted)]
-    assert counted[0] == 0  # nothing is lost at the start,
+    assert counted[0] < 320  # nothing is lost at the start,
     assert all(step >= 320 for step in steps)  # nothing counts twice,
     # and nothing is lost in between: where windows meet without an overlap, no window holds
     # the frame that would lie across.
