@@ -15,6 +15,8 @@ from .labels import Labels
 if TYPE_CHECKING:
     from .fitting import Features, FitOptions
 
+LAYER_WEIGHT_RATE = 10
+
 
 def train(
     head: Head,
@@ -72,9 +74,15 @@ class Descent:
         torch.manual_seed(options.seed)
         self.head, self.features, self.rows = head, features, rows
         self.batch_size = options.batch_size
-        self.optimiser = torch.optim.AdamW(
-            head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        layer_weights = [p for name, p in head.named_parameters() if name == "layer_logits"]
+        others = [p for name, p in head.named_parameters() if name != "layer_logits"]
+        rate = options.learning_rate
+        groups = [{"params": others, "lr": rate, "weight_decay": options.weight_decay}]
+        if layer_weights:
+            # Softmax weights of 49 layers must travel far from equal ones to single one out.
+            fast = LAYER_WEIGHT_RATE * rate
+            groups.append({"params": layer_weights, "lr": fast, "weight_decay": 0.0})
+        self.optimiser = torch.optim.AdamW(groups)
         self.values = torch.from_numpy(labels.values)
         self.class_weights: Tensor | None = None
         if labels.task == "classification":

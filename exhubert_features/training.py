@@ -20,15 +20,6 @@ from .report import LayerCurve
 from .splits import Fold, Protocol
 from .store import FeatureStore
 
-METHOD: dict[Kind, str] = {  # for the report
-    "linear": "logistic (or ridge) regression on standardised features, classes balanced; layer "
-    "and penalty chosen on inner folds",
-    "mlp": "one hidden layer, classes balanced; layer and epochs chosen on inner folds",
-    "weighted": "learned weights over the layers and a linear map, classes balanced; epochs "
-    "chosen on inner folds",
-    "attention": "attention over frames and a linear map, classes balanced; epochs chosen on "
-    "inner folds",
-}
 AUDIO_KEY = 16  # hex digits of a clip's hash kept with the head: enough to know it again
 
 
@@ -126,6 +117,20 @@ def evaluate_head(
         else (),
     )
     return outcome, protocol, features.summary(everyone)
+
+
+def describe(config: HeadConfig, *, layer_chosen: bool) -> str:
+    """How a head was fitted and chosen, for the report."""
+    fitted = {
+        "linear": "logistic regression" if config.classes else "ridge regression",
+        "mlp": "one hidden layer",
+        "weighted": "learned weights over the layers and a linear map",
+        "attention": "attention over frames and a linear map",
+    }[config.kind]
+    balanced = ", classes balanced" if config.classes else ""
+    strength = "penalty" if config.kind == "linear" else "number of epochs"
+    chosen = f"layer and {strength}" if layer_chosen else strength
+    return f"{fitted}{balanced}; {chosen} chosen on inner folds"
 
 
 def _config(

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from ..outcome import make_report
     from ..report import write_report
     from ..store import FeatureStore
-    from ..training import METHOD, train_head
+    from ..training import describe, train_head
 
     for name in ("epochs", "learning_rate", "hidden"):
         if not getattr(options, name) > 0:
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         trained.outcome,
         title=f"{options.head} head: {labels.target}",
-        method=METHOD[options.head],
+        method=describe(trained.head.config, layer_chosen=trained.curve is not None),
         features=trained.features,
         curve=trained.curve,
         corpus=options.corpus,
