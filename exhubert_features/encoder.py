@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, load_model, weights_sha256
-from .config import ExHuBERTConfig, frame_count
+from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
 from .modeling import ExHuBERT, Reduce
+from .modeling.config import ExHuBERTConfig, frame_count
 from .spec import (
     CARD_SAMPLES,
     DEFAULT_REVISION,
@@ -26,7 +27,6 @@ from .spec import (
     Preprocess,
 )
 from .waveforms import Waveforms, prepare, split_waveforms
-from .weights import state_sha256
 
 PRECISIONS = {
     "float32": torch.float32,

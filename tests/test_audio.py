@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from exhubert_features import audio, resampling
+from exhubert_features.audio import reading as audio
+from exhubert_features.audio import resampling
 from exhubert_features.errors import AudioError, MissingDependency
 
 RATE = 16_000

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import load_encoder
 from exhubert_features.extraction import extract
 from exhubert_features.records import ClipFailure, ClipFeatures
-from exhubert_features.saving import write_random_checkpoint
 from exhubert_features.spec import ExtractionSpec
 
 MUTANTS = 400

@@ -13,8 +13,8 @@ import torch
 from checkpoint_files import rewrite
 
 from exhubert_features.checkpoint import load_model, write_random_checkpoint
+from exhubert_features.checkpoint.convert import convert
 from exhubert_features.cli import main
-from exhubert_features.convert import convert
 from exhubert_features.errors import CheckpointError, UsageError
 from exhubert_features.spec import LABELS
 
@@ -90,8 +90,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import safetensors.torch
-from exhubert_features import saving
-from exhubert_features.convert import convert
+from exhubert_features.checkpoint import saving
+from exhubert_features.checkpoint.convert import convert
 
 def deadly(function):
     def wrapped(*arguments, **options):

@@ -9,11 +9,11 @@ import torch
 import transformers
 
 from exhubert_features.checkpoint import load_model, write_random_checkpoint
+from exhubert_features.checkpoint.expand import expand
 from exhubert_features.cli import main
-from exhubert_features.config import ExHuBERTConfig
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.expand import expand
 from exhubert_features.modeling import ExHuBERT
+from exhubert_features.modeling.config import ExHuBERTConfig
 from exhubert_features.spec import LABELS
 
 LAYERS = 3  # an odd number doubles to an even one

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 import torch
 
-from exhubert_features.decoding import decode_ahead
+from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import Encoder, load_encoder
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.extraction import Extraction, extract
+from exhubert_features.extraction.decoding import decode_ahead
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
-from exhubert_features.saving import write_random_checkpoint
 from exhubert_features.spec import ExtractionSpec
 
 LENGTHS = (400, 5_000, 16_000, 47_999, 48_000, 60_000, 150_001)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exhubert_features.checkpoint import load_model
 from torch.nn.parallel import DistributedDataParallel
 
-from exhubert_features.config import ExHuBERTConfig, frame_count
+from exhubert_features.checkpoint import load_model
 from exhubert_features.errors import CheckpointError, UsageError
 from exhubert_features.modeling import ExHuBERT, frame_lengths, span_mask
+from exhubert_features.modeling.config import ExHuBERTConfig, frame_count
 
 PARITY = 1e-4
 SMALL = {

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exhubert_features.pooling import join, parts_of, pool_frames
+from exhubert_features.extraction.pooling import join, parts_of, pool_frames
 
 POOLS = ("mean", "std", "max")
 

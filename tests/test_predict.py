@@ -12,15 +12,15 @@ import pytest
 import soundfile
 import torch
 
+from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.encoder import load_encoder
 from exhubert_features.errors import FingerprintMismatch, UsageError
 from exhubert_features.extraction import extract
 from exhubert_features.heads import HeadConfig, build_head, load_head, save_head
 from exhubert_features.prediction import Prediction, marginals, predict, prediction_spec
-from exhubert_features.saving import write_random_checkpoint
+from exhubert_features.prediction.timeline import draw_timeline
 from exhubert_features.spec import LABELS, ExtractionSpec
-from exhubert_features.timeline import draw_timeline
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:

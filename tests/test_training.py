@@ -12,15 +12,15 @@ from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_s
 from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
-from exhubert_features.fitting import Features, FitOptions, agree, choose, fit, outputs_of
 from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
 from exhubert_features.heads.features import Kind
 from exhubert_features.labels import Labels, join_labels, store_rows
+from exhubert_features.labels.splits import Protocol, make_protocol
 from exhubert_features.metrics import softmax
-from exhubert_features.outcome import make_report
-from exhubert_features.splits import Protocol, make_protocol
 from exhubert_features.store import FeatureStore
 from exhubert_features.training import Trained, evaluate_head, train_head
+from exhubert_features.training.fitting import Features, FitOptions, agree, choose, fit, outputs_of
+from exhubert_features.training.outcome import make_report
 
 QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)
 

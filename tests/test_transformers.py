@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from exhubert_features import LABELS, Encoder, autoregister, load_encoder
-from exhubert_features.convert import convert
+from exhubert_features.checkpoint.convert import convert
 
 AUTO = "transformers.models.auto.configuration_auto"
 TOLERANCE = 1e-5

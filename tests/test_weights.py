@@ -13,8 +13,7 @@ import torch
 from checkpoint_files import as_legacy, as_safetensors, as_shards, rewrite, stored
 from safetensors.torch import load_file, save_file
 
-from exhubert_features import weights
-from exhubert_features.checkpoint import find_checkpoint, load_model, weights_sha256
+from exhubert_features.checkpoint import find_checkpoint, load_model, weights, weights_sha256
 from exhubert_features.errors import CheckpointError
 
 HOSTILE = Path(__file__).parent / "data" / "hostile"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exhubert_features import config
-from exhubert_features.windows import Window, plan_windows, window_bounds
+from exhubert_features.extraction.windows import Window, plan_windows, window_bounds
+from exhubert_features.modeling import config
 
 WINDOW = 48_000
 

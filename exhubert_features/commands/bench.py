@@ -51,7 +51,7 @@ def run_store(options: argparse.Namespace) -> int:
     import tempfile
     from dataclasses import asdict
 
-    from .. import bench
+    from ..bench import store as bench
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -89,9 +89,9 @@ def run_extract(options: argparse.Namespace) -> int:
     import tempfile
     from dataclasses import asdict
 
-    from ..bench_extract import bench_extract
+    from ..bench.extract import bench_extract
+    from ..checkpoint.saving import write_random_checkpoint
     from ..encoder import load_encoder
-    from ..saving import write_random_checkpoint
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         wide = options.hidden

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Convert, and say what came out."""
     import torch
 
-    from ..convert import convert
+    from ..checkpoint.convert import convert
 
     config = convert(
         options.source,

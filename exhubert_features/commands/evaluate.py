@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..heads import load_head
-    from ..outcome import make_report
     from ..report import write_report
     from ..store import FeatureStore
     from ..training import evaluate_head
+    from ..training.outcome import make_report
 
     head = load_head(options.head)
     store = FeatureStore(options.store)
@@ -60,8 +60,8 @@ def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) ->
     """The main figure minus that of another head on the same clips."""
     from ..bootstrap import compare
     from ..heads import load_head
-    from ..outcome import predicted
     from ..training import evaluate_head
+    from ..training.outcome import predicted
 
     outcome, _, _ = evaluate_head(load_head(other), store, labels)
     found = compare(

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Extend, and say what came out."""
-    from ..expand import expand
+    from ..checkpoint.expand import expand
 
     config = expand(
         options.source,

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
     from ..extraction import Extraction
-    from ..planning import plan_clips
+    from ..extraction.planning import plan_clips
 
     # Read before audio and model, so that wrong usage shows at once.
     spec = read_spec(options)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..labels import Labels
+    from ..labels.splits import Protocol
     from ..report import Report
-    from ..splits import Protocol
     from ..store import FeatureStore
 
 
@@ -98,7 +98,7 @@ def read_labels(
 def make_folds(options: argparse.Namespace, store: FeatureStore) -> tuple[Labels, Protocol]:
     """Labels and folds that the options name."""
     from ..errors import UsageError
-    from ..splits import make_protocol
+    from ..labels.splits import make_protocol
 
     if not options.target:
         raise UsageError("--target is missing", expected="the column to predict")

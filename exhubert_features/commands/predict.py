@@ -70,8 +70,8 @@ def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
     """Audio, model and head, ready to run."""
     from ..errors import UsageError
     from ..extraction import Extraction
+    from ..extraction.planning import plan_clips
     from ..heads import load_head
-    from ..planning import plan_clips
     from ..prediction import prediction_spec
 
     timeline = bool(options.timeline or options.plot)
@@ -198,8 +198,8 @@ def flatten(described: dict[str, Any]) -> dict[str, Any]:
 
 def plot(extraction: Extraction, predictions: Sequence[Prediction], path: Path) -> None:
     """Draw the recording and what was heard in it."""
-    from ..decoding import load_clip
-    from ..timeline import draw_timeline
+    from ..extraction.decoding import load_clip
+    from ..prediction.timeline import draw_timeline
 
     (clip,) = extraction.clips
     wave = load_clip(clip, extraction.plan, extraction.spec.channel)

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..outcome import make_report
-    from ..probe import METHOD, layer_curve, probe_outcome, run_probe
     from ..report import write_report
     from ..store import FeatureStore
+    from ..training.outcome import make_report
+    from ..training.probe import METHOD, layer_curve, probe_outcome, run_probe
 
     store = FeatureStore(options.store)
     labels, protocol = make_folds(options, store)

@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..errors import UsageError
-    from ..fitting import FitOptions
     from ..heads import save_head
-    from ..outcome import make_report
     from ..report import write_report
     from ..store import FeatureStore
     from ..training import describe, train_head
+    from ..training.fitting import FitOptions
+    from ..training.outcome import make_report
 
     for name in ("epochs", "learning_rate", "hidden"):
         if not getattr(options, name) > 0:

@@ -17,4 +17,10 @@ from .inference import EmotionClassifier
 from .layer_weights import LayerWeights
 from .lobe import ExHuBERT, LobeOutput
 
-__all__ = ["EmotionClassifier", "ExHuBERT", "LayerWeights", "LobeOutput", "WholeCheckpointer"]
+__all__ = [
+    "EmotionClassifier",
+    "ExHuBERT",
+    "LayerWeights",
+    "LobeOutput",
+    "WholeCheckpointer",
+]

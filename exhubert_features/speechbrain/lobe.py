@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ..checkpoint import load_model
 from ..errors import UsageError
-from ..layers import frame_mask
+from ..modeling.layers import frame_mask
 from ..spec import DEFAULT_REVISION, SAMPLE_RATE, Layers, Preprocess, resolve_layers
 from ..waveforms import prepare, split_waveforms
 from .trained import load_trained, save_trained

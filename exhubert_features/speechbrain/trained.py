@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from ..checkpoint.weights import state_sha256
 from ..errors import CheckpointError
 from ..modeling import ExHuBERT
-from ..weights import state_sha256
 
 FORMAT = "exhubert-lobe-1"
 

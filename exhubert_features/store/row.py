@@ -63,8 +63,8 @@ def row_table(
     index = pd.MultiIndex.from_arrays(
         [
             [file or name for file, name in zip(printable(files), names, strict=True)],
-            pd.to_timedelta(starts, unit="s"),
-            pd.to_timedelta(ends, unit="s"),
+            pd.to_timedelta(list(starts), unit="s"),
+            pd.to_timedelta(list(ends), unit="s"),
         ],
         names=["file", "start", "end"],
     )

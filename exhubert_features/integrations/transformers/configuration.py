@@ -7,11 +7,11 @@ from typing import Any
 from transformers.configuration_utils import PretrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from ...config import ExHuBERTConfig
+from ...modeling.config import ExHuBERTConfig
 
 
 class ExHuBERTHubConfig(PretrainedConfig):
-    """:class:`exhubert_features.config.ExHuBERTConfig` and what transformers adds to a config.
+    """Our model's :class:`ExHuBERTConfig` and what transformers adds to a config.
 
     It does not derive from ``HubertConfig``: transformers may load our class while that one is
     only half there.

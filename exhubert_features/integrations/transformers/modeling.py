@@ -9,8 +9,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForAudioClassification
 
-from ...layers import WeightNormConvolution
 from ...modeling import ExHuBERT, Hubert, classify_frames, frame_lengths
+from ...modeling.layers import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 

@@ -1,0 +1,1 @@
+"""Figures a user can measure: the store, and extraction from end to end."""

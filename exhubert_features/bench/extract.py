@@ -1,0 +1,100 @@
+"""What extraction costs beyond the encoder: reading, resampling, pooling, joining, storing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..audio import read_audio
+from ..encoder import Encoder
+from ..extraction import extract
+from ..spec import SAMPLE_RATE
+from ..store import FeatureStore
+from .store import peak_memory
+
+ROUNDS = 5  # bare and whole by turns, so that the machine's moods meet both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """The same clips through the bare encoder and through extraction into a store.
+
+    Bare is the encoder alone on waveforms in memory, keeping only logits; whole is planning,
+    hashing, decoding, resampling, encoding, pooling all layers and storing. ``wall`` and
+    ``cpu`` are the extra shares of the time, medians of the rounds; the second also counts
+    what is hidden on other cores, and means something on a busy machine.
+    """
+
+    clips: int
+    audio_seconds: float
+    bare_seconds: float
+    whole_seconds: float
+    wall: float
+    cpu: float
+    memory: int  # bytes by which extraction's peak exceeds the bare encoder's
+
+
+def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhead:
+    """Measure with the default spec: the mean of every layer, and logits."""
+    files = write_clips(folder / "audio", clips)
+    waves = [read_audio(str(file)) for file in files]
+    size = extract(files[:1], encoder).batch_size
+    encode(encoder, waves[:size], size)  # the first pass allocates
+    bare: list[tuple[float, float]] = []
+    whole: list[tuple[float, float]] = []
+    memory = peak_memory()
+    for number in range(ROUNDS):
+        part = slice(number, None, ROUNDS)
+        with _Clock(bare):
+            encode(encoder, waves[part], size)
+        with _Clock(whole):
+            FeatureStore.write(folder / f"store{number}", extract(files[part], encoder))
+    alone, together = np.array(bare), np.array(whole)  # (rounds, 2): wall, cpu
+    wall, cpu = np.median(together / alone - 1, axis=0)
+    return Overhead(
+        clips=clips,
+        audio_seconds=sum(map(len, waves)) / SAMPLE_RATE,
+        bare_seconds=float(alone[:, 0].sum()),
+        whole_seconds=float(together[:, 0].sum()),
+        wall=float(wall),
+        cpu=float(cpu),
+        memory=peak_memory() - memory,
+    )
+
+
+class _Clock:
+    """Appends (wall, cpu) seconds of its block to a list."""
+
+    def __init__(self, readings: list[tuple[float, float]]) -> None:
+        self._readings = readings
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        self._readings.append((wall, cpu))
+
+
+def write_clips(folder: Path, count: int) -> list[Path]:
+    """Clips of 1 to 3 s: half wav at 16 kHz, half stereo flac at 44.1 kHz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    files = []
+    for index in range(count):
+        name, rate, channels = ("wav", SAMPLE_RATE, 1) if index % 2 else ("flac", 44_100, 2)
+        wave = generator.normal(0, 0.1, (int(generator.uniform(1, 3) * rate), channels))
+        files.append(folder / f"{index:05d}.{name}")
+        soundfile.write(files[-1], wave, rate)
+    return files
+
+
+def encode(encoder: Encoder, waves: Sequence[np.ndarray], size: int) -> None:
+    """The work that no extraction can do without."""
+    for first in range(0, len(waves), size):
+        encoder(list(waves[first : first + size]), layers=[0], preprocess="card")

@@ -1,0 +1,214 @@
+"""Checkpoints: find, verify, load and save. Whole and as stored, or a named error."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, UsageError
+from ..modeling import ExHuBERT
+from ..modeling.config import ExHuBERTConfig
+from ..spec import LABELS
+from .blank import blank_model
+from .hub import Checkpoint, find_checkpoint, read_json
+from .saving import save_checkpoint, write_random_checkpoint
+from .weights import check_values, files_sha256, read_weights
+
+__all__ = [
+    "Checkpoint",
+    "find_checkpoint",
+    "load_model",
+    "read_config",
+    "read_state",
+    "save_checkpoint",
+    "weights_sha256",
+    "write_random_checkpoint",
+]
+
+_ARCHITECTURES = ("hubert", "exhubert")
+_OTHER = "Use an ExHuBERT or HuBERT checkpoint"
+_GATE = "gate_bb_linear"
+_LAYER = re.compile(r"hubert\.encoder\.layers\.(\d+)\.")
+_HEAD = ("projector.", "classifier.")
+# What a config must say itself, for the weights' shapes do not tell it all.
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_STACKS = ("conv_dim", "conv_kernel", "conv_stride")
+_SWITCHES = ("conv_bias", "do_stable_layer_norm")
+
+
+def load_model(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    labels: Sequence[str] | None = None,
+) -> tuple[ExHuBERT, Checkpoint]:
+    """Load a checkpoint whole, in float32 on the CPU, in eval mode.
+
+    Nothing in a checkpoint is executed and no parameter is initialised: each one is the
+    file's own memory, mapped.
+
+    Parameters
+    ----------
+    source, revision, cache_dir, local_files_only
+        See :func:`find_checkpoint`.
+    labels
+        Class names to use in place of the checkpoint's own.
+    """
+    checkpoint = find_checkpoint(
+        source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    state = read_state(checkpoint)
+    config = _derive_config(checkpoint, state, labels)
+    try:
+        model = blank_model(config)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.config_file} describes no model ({error})", remedy=_OTHER
+        ) from error
+    _check_keys(state, model.state_dict(), checkpoint.weights_name)
+    check_values(state, checkpoint.weights_name)
+    model.load_state_dict({key: _own(tensor) for key, tensor in state.items()}, assign=True)
+    return model.eval(), checkpoint
+
+
+def read_config(checkpoint: Checkpoint) -> ExHuBERTConfig:
+    """The sizes and switches, read from ``config.json`` and the tensors' names and shapes."""
+    return _derive_config(checkpoint, read_state(checkpoint), None)
+
+
+def read_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors this model has a use for, memory-mapped, under the release's key names."""
+    state = read_weights(checkpoint.weight_files)
+    # The speech recognition head of HubertForCTC.
+    unused = {key for key in state if key.startswith("lm_head.")}
+    if "layer_weights" in state:
+        warnings.warn(
+            f"{checkpoint.source} classifies a weighted sum of layers (use_weighted_layer_sum), "
+            "which is not supported: the encoder is loaded without its head",
+            stacklevel=2,
+        )
+        unused |= {key for key in state if key.startswith(("layer_weights", *_HEAD))}
+    return {key: tensor for key, tensor in state.items() if key not in unused}
+
+
+def weights_sha256(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the weights' bytes, for provenance; counted once for each state of the files."""
+    return files_sha256(checkpoint.weight_files)
+
+
+def _derive_config(
+    checkpoint: Checkpoint, state: dict[str, Tensor], labels: Sequence[str] | None
+) -> ExHuBERTConfig:
+    file = checkpoint.config_file
+    data = read_json(file)
+    _check_config(data, file)
+    layers = 1 + max((int(found[1]) for key in state if (found := _LAYER.match(key))), default=-1)
+    if layers != data["num_hidden_layers"]:
+        raise CheckpointError(
+            f"{checkpoint.weights_name} has {layers} encoder layers, first keys "
+            f"{', '.join(sorted(state)[:3])}",
+            expected=f"the {data['num_hidden_layers']} of {file}",
+            remedy=_OTHER,
+        )
+    if not data.get("mask_time_prob") and not data.get("mask_feature_prob"):
+        # transformers stores this vector only when training would use it.
+        state.setdefault("hubert.masked_spec_embed", torch.zeros(data["hidden_size"]))
+    gated = any(_GATE in key for key in state)
+    classes = len(state.get("classifier.weight", ()))
+    if labels is None:
+        names = _class_names(data, classes, gated, file)
+    elif len(labels) == classes:
+        names = tuple(labels)
+    else:
+        raise UsageError(
+            f"{len(labels)} labels ({', '.join(labels)})",
+            expected=f"{classes}, as {checkpoint.source} has classes",
+        )
+    return ExHuBERTConfig.from_dict(data, gated=gated, labels=names)
+
+
+def _check_config(data: Mapping[str, Any], file: Path) -> None:
+    if data.get("model_type") not in _ARCHITECTURES:
+        raise CheckpointError(
+            f"{file} describes a {data.get('model_type', 'model without model_type')}",
+            expected=" or ".join(_ARCHITECTURES),
+            remedy=_OTHER,
+        )
+    wrong = [key for key in _SIZES if not _is_size(data.get(key))]
+    wrong += [
+        key
+        for key in _STACKS
+        if not (isinstance(data.get(key), list) and data[key] and all(map(_is_size, data[key])))
+    ]
+    wrong += [key for key in _SWITCHES if not isinstance(data.get(key), bool)]
+    if wrong:
+        raise CheckpointError(
+            f"{file} has no usable {', '.join(wrong)}",
+            expected="whole sizes above 0, lists of them for conv_*, true or false for switches",
+            remedy="Download or copy it again",
+        )
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _class_names(data: Mapping[str, Any], count: int, gated: bool, file: Path) -> tuple[str, ...]:
+    """Names of the classifier's rows: as many as it has, as ``id2label`` says."""
+    if count == 0:
+        return ()
+    generic = tuple(f"LABEL_{index}" for index in range(count))
+    stored = data.get("id2label")
+    known = (
+        {str(key): str(name) for key, name in stored.items()} if isinstance(stored, dict) else {}
+    )
+    names = tuple(known.get(str(index), "") for index in range(count))
+    if all(name.startswith("LABEL_") for name in known.values()):
+        # The released six are stored without names; a replaced classifier often is, too.
+        return LABELS if gated and count == len(LABELS) else generic
+    if len(known) != count or not all(names):
+        raise CheckpointError(
+            f"{file} names {len(known)} classes ({', '.join(list(known.values())[:3])}, ...)",
+            expected=f"{count}, as classifier.weight has rows",
+            remedy="Correct id2label, or give the names: exhubert convert --labels a,b,c",
+        )
+    return names
+
+
+def _check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: str) -> None:
+    """Every parameter from the file, in its own shape, and nothing left over."""
+    missing = [key for key in wanted if key not in state]
+    unknown = [key for key in state if key not in wanted]
+    misshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what} (first {', '.join(keys[:3])})"
+        for what, keys in (
+            ("keys missing", missing),
+            ("tensors misshaped", misshaped),
+            ("keys unknown", unknown),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{file} does not fit its config.json: {'; '.join(problems)}",
+            expected="the weights of an ExHuBERT or HuBERT, whole",
+            remedy="Check that both files belong together, or use another checkpoint",
+        )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """As float32; a view that repeats or skips memory becomes a tensor of its own."""
+    return tensor.to(torch.float32).contiguous()

@@ -1,0 +1,205 @@
+"""Tensors out of weight files, and nothing but tensors: no code in a file is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_LFS_MAGIC = b"version https://git-lfs"
+_DAMAGED = "The file is damaged or not a weights file: download or copy it again"
+
+# What torch's restricted unpickler and its zip reader raise on bytes that are no checkpoint.
+# The unpickler is a small stack machine: random opcodes end in any of these.
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError,
+    AttributeError, AssertionError, MemoryError, OverflowError, struct.error,
+)  # fmt: skip
+
+# Keys of a bare HubertModel start with these; everything else names the head it belongs to.
+_ENCODER_ROOTS = ("masked_spec_embed", "feature_extractor.", "feature_projection.", "encoder.")
+_WEIGHT_NORM = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
+
+
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """All tensors of one or more files, memory-mapped, under the release's key names."""
+    state: dict[str, Tensor] = {}
+    for file in files:
+        for key, tensor in _read_file(file).items():
+            name = release_key(key)
+            if name in state:
+                raise CheckpointError(
+                    f"{file} holds {key}, which was there already",
+                    expected="every tensor once",
+                    remedy=_DAMAGED,
+                )
+            state[name] = tensor
+    return state
+
+
+def release_key(key: str) -> str:
+    """A key as the released checkpoint spells it.
+
+    Newer torch writes the weight norm of the positional convolution as a parametrization; a
+    bare ``HubertModel`` has no ``hubert.`` in front.
+    """
+    for modern, released in _WEIGHT_NORM.items():
+        key = key.replace(modern, released)
+    return f"hubert.{key}" if key.startswith(_ENCODER_ROOTS) else key
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    with file.open("rb") as stream:
+        start = stream.read(len(_LFS_MAGIC))
+    if not start:
+        raise CheckpointError(f"{file} is empty", expected="a weights file", remedy=_DAMAGED)
+    if start == _LFS_MAGIC:
+        raise CheckpointError(
+            f"{file} is a Git LFS pointer, not the weights",
+            remedy="Run `git lfs pull` in that folder",
+        )
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    return _read_pickle(file, zipped=start.startswith(_ZIP_MAGIC))
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read as safetensors ({error})", remedy=_DAMAGED
+        ) from error
+
+
+def _read_pickle(file: Path, *, zipped: bool) -> dict[str, Tensor]:
+    try:
+        # Files older than torch 1.6 are no zip archives and cannot be mapped.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+    except _UNREADABLE as error:
+        # Not chained: torch's own message advises to switch the protection off.
+        raise _refusal(file, error) from None
+    if isinstance(content, Mapping) and content:
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if len(tensors) == len(content) and all(isinstance(key, str) for key in tensors):
+            return {key: value.detach() for key, value in tensors.items()}
+    keys = list(content)[:3] if isinstance(content, Mapping) else []
+    raise CheckpointError(
+        f"{file} holds a {type(content).__name__}{f' with {keys}' if keys else ''}",
+        expected="a flat dict of names and tensors, as transformers saves it",
+        remedy="Save the model's state_dict() alone",
+    )
+
+
+def _refusal(file: Path, error: BaseException) -> CheckpointError:
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    if wanted is not None:
+        return CheckpointError(
+            f"{file} is a pickle that would run {wanted[1]} when loaded; nothing of it was run",
+            expected="tensors only",
+            remedy="Do not trust this file; get the weights as .safetensors from their author",
+        )
+    cause = str(error).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):
+        cause = "its pickle is not one of plain tensors"
+    return CheckpointError(
+        f"{file} cannot be read as a torch checkpoint ({cause[:200]})", remedy=_DAMAGED
+    )
+
+
+def check_values(state: Mapping[str, Tensor], file: str) -> None:
+    """Refuse tensors that are no numbers: wrong kinds, NaN, infinity."""
+    wrong = [
+        f"{key} ({tensor.dtype}, {tensor.layout})"
+        for key, tensor in state.items()
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta
+    ]
+    # A sum needs no memory for a mask; NaN and infinity do not leave it again.
+    wrong = wrong or [
+        f"{key} (NaN or infinity)"
+        for key, tensor in state.items()
+        if not bool(torch.isfinite(tensor.sum(dtype=torch.float32)))
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{file} holds {len(wrong)} unusable tensors, first {', '.join(wrong[:3])}",
+            expected="finite floating-point tensors",
+            remedy="The training that wrote it failed, or the file is damaged: use another one",
+        )
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """SHA-256 of one file's bytes; of the sorted names and hashes of several."""
+    if len(files) == 1:
+        return _file_sha256(files[0])
+    lines = [f"{file.name} {_file_sha256(file)}\n" for file in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def state_sha256(state: Mapping[str, Tensor], *, without: Iterable[str] = ()) -> str:
+    """SHA-256 over names, types, shapes and bytes of weights in memory, but those left out."""
+    left_out = set(without)
+    digest = hashlib.sha256()
+    for name, weight in sorted(state.items()):
+        if name not in left_out:
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)};".encode())
+            values = weight.detach().cpu().contiguous()
+            digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _file_sha256(file: Path) -> str:
+    """Hash of the bytes, from memory when path, size and time of change are still the same."""
+    real = file.resolve()  # the Hub's cache hands out symbolic links
+    status = real.stat()
+    identity: dict[str, str | int] = {
+        "path": str(real),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
+    # One small file for each weights file: two processes never rewrite each other's entries.
+    name = hashlib.sha256(str(real).encode()).hexdigest()[:32]
+    # Path.home() would raise where there is no home.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+    memory = cache / "exhubert_features" / "weights" / f"{name}.json"
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if {key: known[key] for key in identity} == identity:
+            return str(known["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # nothing remembered, or nothing readable: count again
+    digest = hashlib.sha256()
+    with real.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    _remember(memory, {**identity, "sha256": digest.hexdigest()})
+    return digest.hexdigest()
+
+
+def _remember(memory: Path, entry: Mapping[str, str | int]) -> None:
+    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(entry), encoding="utf-8")
+        partial.replace(memory)
+    except OSError:
+        pass  # a read-only home: the hash is counted again next time, nothing is lost

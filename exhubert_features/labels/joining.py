@@ -1,0 +1,133 @@
+"""Which row of a label table belongs to which clip, by id or by file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..errors import LabelError
+
+ID_COLUMNS = ("id", "ID", "clip_id")  # SpeechBrain's CSV says ID
+FILE_COLUMNS = ("file", "path", "wav", "audio")  # SpeechBrain's manifests say wav or path
+NAMED = 5  # how many culprits an error names
+
+Row = Mapping[str, str]
+Table = Sequence[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """``rows`` holds the label row of each clip or None; the rest are names of label rows."""
+
+    rows: list[Row | None]
+    extra: list[str]  # fit no clip
+    repeated: list[str]  # stand there more than once, saying the same
+    contradictory: list[str]  # stand there more than once, saying different things
+
+
+def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
+    """Bring label rows to clips by the first id or file column that fits any.
+
+    Parameters
+    ----------
+    clips
+        With ``id``, ``clip_id`` and ``file``.
+    columns
+        Those whose content must agree where a name stands in the table twice.
+    """
+    for column in (*ID_COLUMNS, *FILE_COLUMNS):
+        if not any(row.get(column) for row in table):
+            continue
+        by_name = _rows_by_name(table, column)
+        match = _match_ids if column in ID_COLUMNS else _match_files
+        names = match(clips, by_name)
+        if any(names):
+            return _matches(names, by_name, columns)
+    first = f"the first clip is {clips[0]['id']!r}" if clips else "the store is empty"
+    raise LabelError(
+        f"no label fits any clip of the store ({first})",
+        expected=f"a column {', '.join((*ID_COLUMNS, *FILE_COLUMNS))} with the clips' names",
+    )
+
+
+def count_and_name(names: Sequence[str], noun: str) -> str:
+    """``12 clips (a, b, c, d, e, ...)``."""
+    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown})"
+
+
+def _rows_by_name(table: Table, column: str) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        rows[row.get(column, "")].append(row)
+    if "" in rows:
+        raise LabelError(f"{len(rows[''])} label rows have nothing in column {column!r}")
+    return rows
+
+
+def _matches(
+    names: Sequence[str | None], by_name: Mapping[str, list[Row]], columns: Sequence[str]
+) -> Matches:
+    used = set(names)
+    twice = [name for name, rows in by_name.items() if len(rows) > 1]
+    contradictory = [
+        name
+        for name in twice
+        if len({tuple(row.get(column, "") for column in columns) for row in by_name[name]}) > 1
+    ]
+    return Matches(
+        rows=[by_name[name][0] if name is not None else None for name in names],
+        extra=[name for name in by_name if name not in used],
+        repeated=[name for name in twice if name not in contradictory],
+        contradictory=contradictory,
+    )
+
+
+def _match_ids(clips: Table, labels: Mapping[str, list[Row]]) -> list[str | None]:
+    """Name of the label of each clip: its own id, else that of the clip it is a window of."""
+    return [
+        next((name for name in (clip["id"], clip.get("clip_id")) if name in labels), None)
+        for clip in clips
+    ]
+
+
+def _match_files(clips: Table, labels: Iterable[str]) -> list[str | None]:
+    """Name of the label of each clip's file: equal paths, else one that ends like the other.
+
+    Label tables often say ``wav/a.wav`` where the store was made from ``/data/wav/a.wav``.
+    """
+    by_base: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+    for name in labels:
+        parts = _parts(name)
+        by_base[parts[-1] if parts else ""].append((parts, name))
+    matches: list[str | None] = []
+    ambiguous: list[str] = []
+    owners: dict[str, set[str]] = defaultdict(set)
+    for file in (clip.get("file", "") for clip in clips):
+        parts = _parts(file)
+        fitting = [
+            (other, name)
+            for other, name in by_base.get(parts[-1] if parts else "", [])
+            if other[-len(parts) :] == parts or parts[-len(other) :] == other
+        ]
+        exact = [name for other, name in fitting if other == parts]
+        names = exact or [name for _, name in fitting]
+        if len(names) > 1:
+            ambiguous.append(file)
+        matches.append(names[0] if len(names) == 1 else None)
+        if len(names) == 1:
+            owners[names[0]].add(file)
+    ambiguous += [name for name, group in owners.items() if len(group) > 1]
+    if ambiguous:
+        raise LabelError(
+            f"several labels or clips fit the names of {count_and_name(ambiguous, 'file')}",
+            expected="paths that tell them apart, or an id column",
+        )
+    return matches
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    return tuple(part for part in parts if part != "/" and part[0] not in "{$")

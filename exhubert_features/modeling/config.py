@@ -1,0 +1,122 @@
+"""The sizes and switches of a HuBERT or ExHuBERT, named as in its ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..errors import CheckpointError
+
+# Switches of the HuBERT family whose other values we do not implement, with the value we do.
+# All public HuBERT checkpoints have these; a wrong guess would give wrong features silently.
+_REQUIRED = {
+    "hidden_act": "gelu",
+    "feat_extract_activation": "gelu",
+    "conv_pos_batch_norm": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExHuBERTConfig:
+    """Defaults are the released ExHuBERT's."""
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 48
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = True
+    feat_extract_norm: str = "layer"  # "group" in base models: one norm, over time
+    feat_proj_layer_norm: bool = True
+    do_stable_layer_norm: bool = True  # False in base models: norms after the residual sums
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    layer_norm_eps: float = 1e-5
+    classifier_proj_size: int = 256
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    feat_proj_dropout: float = 0.1
+    apply_spec_augment: bool = True
+    mask_time_prob: float = 0.05
+    mask_time_length: int = 10
+    mask_time_min_masks: int = 2
+    mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    mask_feature_min_masks: int = 0
+    gated: bool = True  # ExHuBERT's pairs of layers with gates; False: plain HuBERT
+    labels: tuple[str, ...] = ()  # class names; empty: no classification head
+
+    def __post_init__(self) -> None:
+        convolutions = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
+        checks = {
+            "an even num_hidden_layers, for layers come in pairs": not self.gated
+            or self.num_hidden_layers % 2 == 0,
+            "do_stable_layer_norm: true in a gated model": not self.gated
+            or self.do_stable_layer_norm,
+            "hidden_size divisible by num_attention_heads": self.hidden_size
+            % self.num_attention_heads
+            == 0,
+            "hidden_size divisible by num_conv_pos_embedding_groups": self.hidden_size
+            % self.num_conv_pos_embedding_groups
+            == 0,
+            "conv_dim, conv_kernel and conv_stride of one length": len(convolutions) == 1,
+            "feat_extract_norm 'layer' or 'group'": self.feat_extract_norm in ("layer", "group"),
+            "distinct class names": len(set(self.labels)) == len(self.labels),
+        }
+        for expected, holds in checks.items():
+            if not holds:
+                raise CheckpointError(
+                    f"config cannot be built: {self}",
+                    expected=expected,
+                    remedy="Correct config.json or use another checkpoint",
+                )
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], *, gated: bool, labels: Sequence[str] = ()
+    ) -> ExHuBERTConfig:
+        """Read a ``config.json``; what the weights decide is given beside it.
+
+        Parameters
+        ----------
+        data
+            The parsed JSON. Keys this model has no use for are ignored.
+        gated
+            Whether the weights hold gates.
+        labels
+            Class names, one for each row of the classifier; empty without a classifier.
+        """
+        for key, value in _REQUIRED.items():
+            if data.get(key, value) != value:
+                raise CheckpointError(
+                    f"config has {key}: {data[key]!r}",
+                    expected=f"{key}: {value!r}",
+                    remedy="This variant of HuBERT is not supported",
+                )
+        known = {field.name for field in fields(cls)} - {"gated", "labels"}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in data.items()
+            if key in known
+        }
+        return cls(**values, gated=gated, labels=tuple(labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON data, without ``gated`` and ``labels``."""
+        data = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+        del data["gated"], data["labels"]
+        return {**data, **_REQUIRED}
+
+
+def frame_count(samples: int, config: ExHuBERTConfig) -> int:
+    """Frames that fit into ``samples``; 0 when not even one does."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
+    return samples

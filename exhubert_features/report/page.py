@@ -1,0 +1,215 @@
+"""The words, tables and HTML of a report; the template is ``page.html``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from .. import __version__
+from ..metrics import Interval
+from .report import (
+    LayerCurve,
+    Report,
+    chance_level,
+    confusion_counts,
+    group_scores,
+    is_grouped,
+    metric_name,
+    plain,
+)
+
+_MEANING = {
+    "uar": "Unweighted average recall: the mean over the classes of the share that was "
+    "recognised, so that a rare class counts as much as a frequent one.",
+    "ccc": "Concordance correlation: 1 is perfect agreement in trend, level and spread, 0 is none.",
+}
+_CALIBRATION = {
+    "ece": "Expected calibration error",
+    "brier": "Brier score",
+    "temperature": "Temperature that calibrates best",
+    "ece_scaled": "Calibration error, scaled by inner folds",
+    "brier_scaled": "Brier score, scaled by inner folds",
+}
+_LISTED_FAILURES = 200  # in the page; report.json has them all
+_LISTED_GROUPS = 6  # of one fold, in its row
+
+
+def render(report: Report, figures: Mapping[str, str]) -> str:
+    """The whole page; the template engine escapes every value but our own SVG ``figures``."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    fingerprint = report.reproduce.get("fingerprint")
+    return environment.from_string(
+        source
+    ).render(
+        report=report,
+        figures=figures,
+        version=__version__,
+        chance=chance_level(report),
+        main=_headline(report),
+        grouped=is_grouped(report),
+        facts=_facts(report),
+        warnings=_warnings(report),
+        metric_rows=[
+            (metric_name(key), _number(value.value), _span(value))
+            for key, value in report.metrics.items()
+            if not key.startswith("recall ")  # they stand in the table of classes
+        ],
+        class_rows=_class_rows(report) if report.classes else [],
+        layer_words=_layer_words(report.layer_curve) if report.layer_curve else "",
+        layer_rows=_layer_rows(report.layer_curve) if report.layer_curve else [],
+        group_words=_group_words(report),
+        group_rows=[(g.name, g.clips, _number(g.score)) for g in group_scores(report)],
+        calibration_rows=[
+            (_CALIBRATION.get(key, key), _number(value))
+            for key, value in report.calibration.items()
+        ],
+        fold_rows=_fold_rows(report),
+        failure_rows=[
+            [failure.get(key, "") for key in ("id", "file", "kind", "reason")]
+            for failure in report.failures[:_LISTED_FAILURES]
+        ],
+        reproduce_rows=_reproduce_rows(report),
+        fingerprint=json.dumps(plain(fingerprint), indent=1) if fingerprint else "",
+    )
+
+
+def _headline(report: Report) -> dict[str, Any]:
+    """The main figure in words, and as percentages of the gauge's width."""
+    key, interval = next(iter(report.metrics.items()))
+    low, place, high = (
+        100 * float(np.clip(np.nan_to_num(x), 0, 1))
+        for x in (interval.low, interval.value, interval.high)
+    )
+    return {
+        "short": metric_name(key),
+        "value": _number(interval.value),
+        "low": _number(interval.low),
+        "high": _number(interval.high),
+        "left": low,
+        "width": high - low,
+        "place": place,
+        "meaning": _MEANING.get(key, ""),
+    }
+
+
+def _facts(report: Report) -> list[tuple[str, Any]]:
+    facts: list[tuple[str, Any]] = [
+        ("target", report.target),
+        ("clips", len(report.ids)),
+        ("groups", len(np.unique(report.groups)) if is_grouped(report) else "none"),
+    ]
+    if report.classes:
+        facts.append(("classes", len(report.classes)))
+    return [*facts, ("folds", len(report.folds)), ("failed clips", len(report.failures))]
+
+
+def _warnings(report: Report) -> list[str]:
+    """The run's own warnings, and how many clips are missing from every figure."""
+    warnings = list(report.warnings)
+    if report.failures:
+        kinds = Counter(str(failure.get("kind", "unknown")) for failure in report.failures)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        warnings.append(
+            f"{len(report.failures)} clips have no features and are in no figure here: {listed}."
+        )
+    return warnings
+
+
+def _class_rows(report: Report) -> list[tuple[Any, ...]]:
+    """Name, clips, recall, precision and the most frequent confusion of each class."""
+    counts = confusion_counts(report)
+    rows = []
+    for index, name in enumerate(report.classes):
+        clips, predicted, right = counts[index].sum(), counts[:, index].sum(), counts[index, index]
+        others = counts[index].copy()
+        others[index] = 0
+        worst = int(others.argmax())
+        mistaken = f"{report.classes[worst]} ({others[worst]})" if others[worst] else "—"
+        interval = report.metrics.get(f"recall {name}")
+        recall = _number(right / clips) if clips else "—"
+        if interval is not None:
+            recall += f" ({interval.low:.2f}, {interval.high:.2f})"
+        precision = _number(right / predicted) if predicted else "—"
+        rows.append((name, clips, recall, precision, mistaken))
+    return rows
+
+
+def _layer_words(curve: LayerCurve) -> str:
+    words = f"By the inner folds layer {curve.best} is best"
+    if curve.best in curve.layers:
+        place = curve.layers.index(curve.best)
+        words += f"; alone it scores {_number(float(curve.mean[place]))}"
+    if curve.weighted is not None:
+        words += (
+            f". A learned weighting over all layers scores {_number(curve.weighted.value)} "
+            f"({_span(curve.weighted)})"
+        )
+    top = int(np.nanargmax(curve.mean))
+    return (
+        f"{words}. The highest point of the curve is layer {curve.layers[top]}; picking it from "
+        "this picture would be choosing on the test data, so the result above does not."
+    )
+
+
+def _layer_rows(curve: LayerCurve) -> list[tuple[int, str, str]]:
+    columns = zip(curve.layers, curve.mean, curve.low, curve.high, strict=True)
+    return [
+        (layer, _number(mean), f"{_number(low)} to {_number(high)}")
+        for layer, mean, low, high in columns
+    ]
+
+
+def _group_words(report: Report) -> str:
+    scores = group_scores(report)
+    defined = np.array([group.score for group in scores if np.isfinite(group.score)])
+    if not len(defined):
+        return "No group has clips enough for a score of its own."
+    low, middle, high = np.quantile(defined, [0, 0.5, 1])
+    words = (
+        f"Worst {_number(low)}, median {_number(middle)}, best {_number(high)}; in brackets the "
+        "number of clips. A group's score covers the classes it has; with few clips it scatters "
+        "by chance alone."
+    )
+    undefined = len(scores) - len(defined)
+    return f"{words} {undefined} without a defined score are left out." if undefined else words
+
+
+def _fold_rows(report: Report) -> list[tuple[Any, ...]]:
+    rows = []
+    for fold in report.folds:
+        groups = [str(name) for name in fold.get("test_groups", ())]
+        held_out = ", ".join(groups[:_LISTED_GROUPS])
+        if len(groups) > _LISTED_GROUPS:
+            held_out += f" and {len(groups) - _LISTED_GROUPS} more"
+        chosen = ", ".join(f"{key} {value}" for key, value in fold.get("chosen", {}).items())
+        score = fold.get("uar", fold.get("ccc"))
+        rows.append((fold.get("name", ""), held_out, fold.get("train_clips", ""),
+                     fold.get("test_clips", ""), _number(score), chosen))  # fmt: skip
+    return rows
+
+
+def _reproduce_rows(report: Report) -> list[tuple[str, Any]]:
+    """Seed, versions and whatever else belongs to the run, one row each."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in report.reproduce.items():
+        if isinstance(value, Mapping) and key != "fingerprint":
+            rows.extend((str(name), item) for name, item in value.items())
+        elif key not in ("command", "fingerprint"):
+            rows.append((str(key), value))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    """Three decimals, or a dash where there is no number."""
+    return "—" if value is None or not np.isfinite(value) else f"{value:.3f}"
+
+
+def _span(interval: Interval) -> str:
+    return f"{_number(interval.low)} to {_number(interval.high)}"

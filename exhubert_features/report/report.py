@@ -1,0 +1,238 @@
+"""One evaluation as a person reads it: ``report.html``, ``report.json`` and the figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..metrics import Interval, concordance, confusion_matrix, unweighted_average_recall
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_NAMES = {
+    "uar": "UAR",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "ccc": "CCC",
+    "pearson": "Pearson r",
+    "mae": "Mean absolute error",
+}
+_FIGURES = ("result", "confusion", "scatter", "layers", "groups", "calibration", "map_target",
+            "map_groups")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCurve:
+    """The score of one linear probe per layer, and of a weighting over all layers.
+
+    ``mean``, ``low`` and ``high`` are (L,), in the order of ``layers`` (hidden-state ids);
+    ``best`` is the id that does best in the inner folds.
+    """
+
+    layers: tuple[int, ...]
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    best: int
+    weighted: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that one evaluation found, each clip predicted once, out of its fold.
+
+    ``truth`` and ``prediction`` are (N,) class indices, or (N,) floats for regression, where
+    ``classes`` is empty. ``probabilities`` is (N, C), before temperature scaling.
+    """
+
+    title: str
+    task: Literal["classification", "regression"]
+    target: str
+    ids: np.ndarray
+    groups: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    metrics: Mapping[str, Interval]  # "uar" first for classification, "ccc" for regression
+    protocol: str  # in words
+    classes: tuple[str, ...] = ()
+    probabilities: np.ndarray | None = None
+    # each: name, test_groups (list), train_clips, test_clips, chosen (dict), uar or ccc
+    folds: Sequence[Mapping[str, Any]] = ()
+    layer_curve: LayerCurve | None = None
+    map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
+    # temperature (of all clips), ece, brier, and after scaling each fold by the temperature of
+    # its inner folds: ece_scaled, brier_scaled
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    failures: Sequence[Mapping[str, Any]] = ()  # of the store, each: id, file, kind, reason
+    # command, seed, versions (dict), fingerprint (dict)
+    reproduce: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScore:
+    """The main score of one group (speaker) of clips; NaN where it is not defined."""
+
+    name: str
+    clips: int
+    score: float
+
+
+def write_report(directory: str | Path, report: Report) -> Path:
+    """Write ``report.html``, ``report.json`` and one PNG per figure into a folder.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+    """
+    from . import page, plots  # matplotlib: only who writes a report waits for its import
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in _FIGURES:  # those of an earlier report of another kind would mislead
+        (directory / f"{name}.png").unlink(missing_ok=True)
+    vectors = {}
+    with plots.style():
+        for name, figure in _figures(report).items():
+            (directory / f"{name}.png").write_bytes(plots.to_png(figure))
+            vectors[name] = plots.to_svg(figure, name)
+    summary = json.dumps(plain(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
+    (directory / "report.json").write_text(summary + "\n", encoding="utf-8")
+    written = directory / "report.html"
+    written.write_text(page.render(report, vectors), encoding="utf-8")
+    return written
+
+
+def metric_name(key: str) -> str:
+    """``macro_f1`` as people write it."""
+    return _NAMES.get(key, key)
+
+
+def group_scores(report: Report) -> list[GroupScore]:
+    """The main score of each group by itself, in order of name."""
+    scores = []
+    for name in np.unique(report.groups):
+        chosen = report.groups == name
+        truth, prediction = report.truth[chosen], report.prediction[chosen]
+        if report.classes:
+            counts = confusion_matrix(truth, prediction, len(report.classes))
+            score = float(unweighted_average_recall(counts))
+        else:
+            varied = len(np.unique(truth)) > 1  # a correlation needs something to follow
+            score = concordance(truth, prediction) if varied else float("nan")
+        scores.append(GroupScore(name=str(name), clips=int(chosen.sum()), score=score))
+    return scores
+
+
+def confusion_counts(report: Report) -> np.ndarray:
+    """(C, C) clips, truth by prediction."""
+    return confusion_matrix(report.truth, report.prediction, len(report.classes))
+
+
+def is_grouped(report: Report) -> bool:
+    """Whether groups hold clips together; without speakers each clip is its own."""
+    return len(np.unique(report.groups)) < len(report.groups)
+
+
+def chance_level(report: Report) -> float | None:
+    """UAR of guessing; none for regression."""
+    return 1 / len(np.unique(report.truth)) if report.classes else None
+
+
+def _figures(report: Report) -> dict[str, Figure]:
+    from . import plots
+
+    name, main = next(iter(report.metrics.items()))
+    short, chance = metric_name(name), chance_level(report)
+    listed = {
+        metric_name(key): value
+        for key, value in report.metrics.items()
+        if key != "mae" and (len(report.classes) <= 12 or not key.startswith("recall "))
+    }
+    drawn = {"result": plots.draw_result(listed, chance)}
+    if report.classes:
+        drawn["confusion"] = plots.draw_confusion(confusion_counts(report), report.classes)
+    else:
+        drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.target)
+    if report.layer_curve is not None:
+        drawn["layers"] = plots.draw_layers(report.layer_curve, short, chance)
+    scores = [group for group in group_scores(report) if np.isfinite(group.score)]
+    if scores and is_grouped(report):
+        drawn["groups"] = plots.draw_groups(scores, main, short)
+    if report.probabilities is not None:
+        series = {"as trained": report.probabilities}
+        if temperature := report.calibration.get("temperature"):
+            series[f"at temperature {temperature:.2f}"] = _rescale(
+                report.probabilities, temperature
+            )
+        drawn["calibration"] = plots.draw_calibration(report.truth, series)
+    if report.map_points is not None:
+        if report.classes:
+            labels = np.array(report.classes, dtype=object)[report.truth.astype(int)]
+            drawn["map_target"] = plots.draw_map(report.map_points, labels)
+        else:
+            drawn["map_target"] = plots.draw_value_map(
+                report.map_points, report.truth, report.target
+            )
+        if is_grouped(report):
+            drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
+    return drawn
+
+
+def _rescale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (N, C) at a temperature: the softmax at T is the one at 1 to the power 1/T."""
+    powers = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    """What ``report.json`` holds, the main result first."""
+    name, main = next(iter(report.metrics.items()))
+    classes = np.array(report.classes, dtype=object)
+    named = {
+        key: classes[getattr(report, key).astype(int)] if report.classes else getattr(report, key)
+        for key in ("truth", "prediction")
+    }
+    return {
+        name: main.value,
+        f"{name}_interval": [main.low, main.high],
+        "title": report.title,
+        "task": report.task,
+        "target": report.target,
+        "classes": report.classes,
+        "chance": chance_level(report),
+        "metrics": report.metrics,
+        "warnings": report.warnings,
+        "failures": report.failures,
+        "protocol": report.protocol,
+        "confusion": confusion_counts(report) if report.classes else None,
+        "groups": group_scores(report),
+        "folds": report.folds,
+        "layer_curve": report.layer_curve,
+        "calibration": report.calibration,
+        "reproduce": report.reproduce,
+        "clips": {"id": report.ids, "group": report.groups, **named,
+                  "probabilities": report.probabilities},
+    }  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    """The same as strict JSON data: no numpy, no NaN."""
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
