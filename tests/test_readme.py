@@ -23,7 +23,7 @@ from exhubert_features.spec import SAMPLE_RATE
 from exhubert_features.synthetic import Style, draw_voice, synthesise, write_corpus
 
 PROJECT = Path(__file__).parents[1]
-FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(bash|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STAND_INS = {
     "amiriparian/ExHuBERT": "stand-ins/exhubert",
     "facebook/hubert-large-ll60k": "stand-ins/hubert",
@@ -33,6 +33,14 @@ RUN_ELSEWHERE = (
     "pytest",  # this is it
     "exhubert demo",  # tests/test_demo.py
 )
+
+
+# What a recipe does with a YAML, where lines refer to names that the recipe has before them.
+LOAD_YAML = """
+import sys
+from hyperpyyaml import load_hyperpyyaml
+print(load_hyperpyyaml("save_folder: save\\n" + sys.argv[1]))
+"""
 
 
 class Block(NamedTuple):
@@ -73,6 +81,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "audio/clip_b.wav", speech[1], SAMPLE_RATE)
     soundfile.write(folder / "audio/long.wav", np.concatenate(speech * 2), SAMPLE_RATE)
     write_corpus(folder / "corpus", speakers=6, sentences=2)
+    write_corpus(folder / "other", speakers=2, sentences=1)
     script = folder / "bin/exhubert"  # the entry point, whether or not the package is installed
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exhubert_features "$@"\n')
     script.chmod(0o755)
@@ -100,6 +109,8 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 def test_block_runs(block: Block, desk: Path, environment: dict[str, str]) -> None:
     if block.language == "bash":
         command = ["bash", "-euo", "pipefail", "-c", commands(block)]
+    elif block.language == "yaml":
+        command = [sys.executable, "-c", LOAD_YAML, block.text]
     else:
         command = [sys.executable, "-c", block.text]
     result = subprocess.run(
@@ -109,7 +120,7 @@ def test_block_runs(block: Block, desk: Path, environment: dict[str, str]) -> No
 
 
 def test_the_runner_sees_blocks_and_would_see_a_failure() -> None:
-    found = blocks("text\n```bash\nexhubert demo  # all\nfalse\n```\n```yaml\na: 1\n```\n")
+    found = blocks("text\n```bash\nexhubert demo  # all\nfalse\n```\n```toml\na = 1\n```\n")
     assert [(block.language, block.line) for block in found] == [("bash", 3)]
     assert commands(found[0]) == "false"
     assert len(blocks(README)) >= 5
