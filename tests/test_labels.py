@@ -54,6 +54,32 @@ def test_a_file_name_that_fits_two_clips_is_ambiguous() -> None:
         join_labels(clips, rows, target="emotion", group=None)
 
 
+def test_join_on_file_where_the_corpus_has_moved() -> None:
+    clips = [
+        {"id": f"{speaker}{n}", "file": f"/mine/corpus/{speaker}/{n}.wav"}
+        for speaker in "xy"
+        for n in range(3)
+    ]
+    rows = [
+        {"file": f"D:\\theirs\\{speaker}\\{n}.wav", "emotion": speaker}
+        for speaker in "wxyz"  # the table has more speakers than the store, under the same names
+        for n in range(3)
+    ]
+    labels = join_labels(clips, rows, target="emotion", group=None, drop_unlabelled=True)
+    assert labels.values.tolist() == [0, 0, 0, 1, 1, 1] and labels.classes == ("x", "y")
+    moved = "Files under D:/theirs in the labels were taken for those under mine/corpus"
+    assert labels.warnings[0] == moved
+    with pytest.raises(LabelError, match=r"no clip in the store for 6 labels \(.*w.0\.wav"):
+        join_labels(clips, rows, target="emotion", group=None)
+
+
+def test_two_folders_that_fit_as_well_are_no_match() -> None:
+    clips = [{"id": "1", "file": "/mine/a/1.wav"}]
+    rows = [{"file": f"/theirs/{side}/1.wav", "emotion": side} for side in ("b", "c")]
+    with pytest.raises(LabelError, match="no label fits any clip"):
+        join_labels(clips, rows, target="emotion", group=None)
+
+
 def test_windows_of_a_clip_share_its_label() -> None:
     clips = [
         {"id": f"{clip}#000{window}", "clip_id": clip, "file": f"{clip}.wav"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from ..errors import LabelError
@@ -25,6 +26,7 @@ class Matches:
     extra: list[str]  # fit no clip
     repeated: list[str]  # stand there more than once, saying the same
     contradictory: list[str]  # stand there more than once, saying different things
+    note: str = ""  # what the reader of a result should know about the matching
 
 
 def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
@@ -41,10 +43,15 @@ def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
         if not any(row.get(column) for row in table):
             continue
         by_name = _rows_by_name(table, column)
-        match = _match_ids if column in ID_COLUMNS else _match_files
-        names = match(clips, by_name)
+        note = ""
+        if column in ID_COLUMNS:
+            names = _match_ids(clips, by_name)
+        else:
+            names = _match_files([clip.get("file", "") for clip in clips], by_name)
+            if not any(names):
+                names, note = _match_moved_files(clips, by_name)
         if any(names):
-            return _matches(names, by_name, columns)
+            return replace(_matches(names, by_name, columns), note=note)
     first = f"the first clip is {clips[0]['id']!r}" if clips else "the store is empty"
     raise LabelError(
         f"no label fits any clip of the store ({first})",
@@ -93,19 +100,16 @@ def _match_ids(clips: Table, labels: Mapping[str, list[Row]]) -> list[str | None
     ]
 
 
-def _match_files(clips: Table, labels: Iterable[str]) -> list[str | None]:
-    """Name of the label of each clip's file: equal paths, else one that ends like the other.
+def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None]:
+    """Name of the label of each file: equal paths, else one that ends like the other.
 
     Label tables often say ``wav/a.wav`` where the store was made from ``/data/wav/a.wav``.
     """
-    by_base: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
-    for name in labels:
-        parts = _parts(name)
-        by_base[parts[-1] if parts else ""].append((parts, name))
+    by_base = _by_base(labels)
     matches: list[str | None] = []
     ambiguous: list[str] = []
     owners: dict[str, set[str]] = defaultdict(set)
-    for file in (clip.get("file", "") for clip in clips):
+    for file in files:
         parts = _parts(file)
         fitting = [
             (other, name)
@@ -126,6 +130,46 @@ def _match_files(clips: Table, labels: Iterable[str]) -> list[str | None]:
             expected="paths that tell them apart, or an id column",
         )
     return matches
+
+
+def _match_moved_files(clips: Table, labels: Iterable[str]) -> tuple[list[str | None], str]:
+    """The same where the corpus lies in another folder than when the table was written.
+
+    One folder of the table then stands for one of the clips: the pair under which most path
+    parts agree. Without a clear winner nothing matches.
+    """
+    by_base = _by_base(labels)
+    files = [_parts(clip.get("file", "")) for clip in clips]
+    votes: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter()
+    for parts in set(files):
+        for other, _ in by_base.get(parts[-1] if parts else "", []):
+            same = _agreeing(parts, other)
+            votes[other[:-same], parts[:-same]] += same
+    ranked = votes.most_common(2)
+    if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
+        return [None] * len(clips), ""
+    (theirs, ours), _ = ranked[0]
+    moved = [
+        "/".join(theirs + parts[len(ours) :]) if parts[: len(ours)] == ours else ""
+        for parts in files
+    ]
+    note = f"Files under {'/'.join(theirs)} in the labels were taken for those under "
+    return _match_files(moved, labels), note + "/".join(ours)
+
+
+def _agreeing(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many trailing parts two paths share."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _by_base(labels: Iterable[str]) -> dict[str, list[tuple[tuple[str, ...], str]]]:
+    """Parts and name of each label, by the last part."""
+    by_base: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+    for name in labels:
+        parts = _parts(name)
+        by_base[parts[-1] if parts else ""].append((parts, name))
+    return by_base
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -197,7 +197,8 @@ def _settle(
     found = [f"{what} {count_and_name(*names)}" for what, names in problems.items() if names[0]]
     if found and not drop:
         raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
-    return complete, [f"Dropped: {text}" for text in found]
+    notes = [matches.note] if matches and matches.note else []
+    return complete, [*notes, *(f"Dropped: {text}" for text in found)]
 
 
 def _require_columns(table: Table, columns: Sequence[str]) -> None:
