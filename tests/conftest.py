@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before anything imports torch: models as tiny as the tests' are quickest on one thread, and
+# on a busy machine two threads waiting for each other take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
