@@ -52,7 +52,8 @@ def classification_metrics(
     truth, prediction
         (N,) class indices.
     groups
-        (N,) speaker (or session) of each clip: what the bootstrap draws.
+        (N,) speaker (or session) of each clip: what the bootstrap draws. Where there is only
+        one, clips are drawn.
     """
     sums = _confusions(truth, prediction, len(classes), groups)
     whole, drawn = sums.sum(axis=0), _drawn(sums, resamples, seed)
@@ -154,6 +155,8 @@ def _group_index(groups: np.ndarray, clips: int) -> tuple[np.ndarray, int]:
     if groups.shape != (clips,):
         raise UsageError(f"groups have shape {groups.shape}", expected=f"({clips},)")
     names, index = np.unique(groups, return_inverse=True)
+    if len(names) == 1:  # one speaker again and again would give an interval of no width
+        return np.arange(clips), clips
     return index, len(names)
 
 

@@ -100,3 +100,13 @@ def test_groups_of_another_length_are_refused() -> None:
         classification_metrics(
             np.zeros(3, int), np.zeros(3, int), classes=CLASSES, groups=np.zeros(2)
         )
+
+
+def test_one_speaker_gives_an_interval_over_clips_instead_of_one_without_width() -> None:
+    truth, guess, _ = simulate(np.random.default_rng(6), 5)
+    one, each = np.zeros(len(truth)), np.arange(len(truth))
+    found, expected = (
+        classification_metrics(truth, guess, classes=CLASSES, groups=groups)["uar"]
+        for groups in (one, each)
+    )
+    assert found == expected and found.low < found.value < found.high

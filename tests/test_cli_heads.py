@@ -143,6 +143,6 @@ def test_speakers_as_official_folds(
 ) -> None:
     command = ["probe", str(store), "--target", "emotion", "--split-column", "speaker"]
     assert main([*command, "--layers", "3", "-o", str(tmp_path)]) == 0
-    assert "the given 8 folds" in capsys.readouterr().out
+    assert "The 8 folds were given." in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert [fold["test_groups"] for fold in report["folds"]] == [[f"s{n}"] for n in range(8)]

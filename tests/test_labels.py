@@ -174,7 +174,9 @@ def test_regression_is_recognised_or_said() -> None:
     assert join_labels(CLIPS, whole, target="emotion").classes == ("1", "2", "3")
     assert join_labels(CLIPS, whole, target="emotion", task="regression").task == "regression"
     with pytest.raises(LabelError, match=r"no finite number .* for 1 clip \(b\)"):
-        join_labels(CLIPS, table(a="1", b="nan", c="3"), target="emotion", task="regression")
+        join_labels(CLIPS, table(a="1", b="inf", c="3"), target="emotion", task="regression")
+    with pytest.raises(LabelError, match=r"no finite number .* for 1 clip \(b\)"):
+        join_labels(CLIPS, table(a="1.5", b="high", c="3"), target="emotion")
 
 
 def test_many_whole_numbers_need_a_word_from_the_user() -> None:
@@ -182,6 +184,15 @@ def test_many_whole_numbers_need_a_word_from_the_user() -> None:
     rows = [{"id": str(index), "score": str(index)} for index in range(60)]
     with pytest.raises(LabelError, match="--task regression"):
         join_labels(clips, rows, target="score", group=None)
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", ""])
+def test_what_is_not_a_number_is_a_missing_label(nothing: str) -> None:
+    rows = table(a="1.5", b=nothing, c="3")
+    with pytest.raises(LabelError, match=r"no label, group or split for 1 clip \(b\)"):
+        join_labels(CLIPS, rows, target="emotion")
+    labels = join_labels(CLIPS, rows, target="emotion", drop_unlabelled=True)
+    assert labels.task == "regression" and labels.values.tolist() == [1.5, 3]
 
 
 @pytest.mark.parametrize(

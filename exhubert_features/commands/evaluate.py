@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         outcome,
         title=f"{head.config.kind} head on other data: {labels.target}",
-        method="a head trained before; nothing was fitted or chosen on these clips",
+        method="The head was trained before; nothing was fitted or chosen on these clips.",
         features=features,
         corpus=options.corpus,
         command=options.command_line,

@@ -149,9 +149,9 @@ def show_result(report: Report, written: Path, *, as_json: bool, more: dict[str,
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
-        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {len(report.ids)} clips, "
-        f"{report.protocol}"
+        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {len(report.ids)} clips."
     )
+    print(report.protocol)
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in report.warnings:
@@ -163,7 +163,7 @@ def _parse_map(pairs: Sequence[str]) -> dict[str, str]:
     from ..errors import UsageError
 
     mapping = {}
-    for pair in (part for pairs_of_one in pairs for part in pairs_of_one.split(",")):
+    for pair in pairs:
         old, equals, new = pair.partition("=")
         if not equals or not old:
             raise UsageError(f"--map {pair!r}", expected="OLD=NEW, or OLD= to leave clips out")

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from ..report import write_report
     from ..store import FeatureStore
     from ..training.outcome import make_report
-    from ..training.probe import METHOD, layer_curve, probe_outcome, run_probe
+    from ..training.probe import describe_probe, layer_curve, probe_outcome, run_probe
 
     store = FeatureStore(options.store)
     labels, protocol = make_folds(options, store)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         probe_outcome(probe, labels, protocol),
         title=f"Layer probe: {labels.target}",
-        method=f"{METHOD[labels.task]}; layer and shrinkage chosen on inner folds",
+        method=describe_probe(labels.task),
         features=store.matrix(layer=probe.best, pool=pool)[labels.rows],
         curve=layer_curve(probe, labels, protocol),
         corpus=options.corpus,

@@ -180,7 +180,7 @@ def _settle(
     complete = [
         (position, row)
         for position, row in enumerate(rows)
-        if row is not None and all(row.get(column) for column in columns)
+        if row is not None and all(_is_given(row.get(column)) for column in columns)
     ]
     labelled = {position for position, _ in complete}
     missing = [clip["id"] for position, clip in enumerate(clips) if position not in labelled]
@@ -199,6 +199,10 @@ def _settle(
         raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
     notes = [matches.note] if matches and matches.note else []
     return complete, [*notes, *(f"Dropped: {text}" for text in found)]
+
+
+def _is_given(text: str | None) -> bool:
+    return bool(text) and str(text).lower() != "nan"  # as pandas and JSON write what is missing
 
 
 def _require_columns(table: Table, columns: Sequence[str]) -> None:
@@ -223,7 +227,7 @@ def _values(
     numbers = [_number(label) for label in text]
     numeric = all(number is not None for number in numbers)
     if task is None and not classes:
-        fractional = numeric and any(number % 1 for number in numbers if number is not None)
+        fractional = any(number % 1 for number in numbers if number is not None)
         if numeric and not fractional and len(set(text)) > MANY_CLASSES:
             raise LabelError(
                 f"column {target!r} holds {len(set(text))} different whole numbers",

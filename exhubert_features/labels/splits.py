@@ -16,6 +16,7 @@ FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five se
 FOLDS = 5
 MERGED = 3  # inner folds where the outer ones are many
 STRATA = 5  # quantiles of a numeric target that stand in for classes
+EACH_ONCE = "Each fold was tested once by a model trained on the others"  # in words of protocols
 TRAIN = ("train", "training")
 DEVELOPMENT = ("dev", "devel", "development", "val", "valid", "validation")
 TEST = ("test", "testing", "eval", "evaluation")
@@ -154,7 +155,10 @@ def _outer(labels: Labels, scheme: Scheme, folds: int, seed: int) -> _Outer:
         return _given(labels)
     if scheme == "random":
         parts = _stratified(labels, labels.clips, folds, seed)
-        words = f"{parts.max() + 1} stratified folds drawn at random over clips (seed {seed})"
+        words = (
+            f"The clips were dealt at random into {parts.max() + 1} stratified folds "
+            f"(seed {seed}), whoever speaks in them. {EACH_ONCE}."
+        )
         return _Outer(parts=parts, names=_numbered(parts), words=words, owners=labels.clips)
     names, parts = np.unique(labels.groups, return_inverse=True)
     if labels.group is None or len(names) < 2:
@@ -166,13 +170,16 @@ def _outer(labels: Labels, scheme: Scheme, folds: int, seed: int) -> _Outer:
             remedy="Name the column with --group; --split random ignores speakers",
         )
     if scheme == "leave-one-group-out":
-        words = f"leave one {labels.group} out: {len(names)} folds"
+        words = (
+            f"Each of the {len(names)} groups ({labels.group}) was left out once and tested by a "
+            "model trained on all the others."
+        )
         labels_of_folds = [f"{labels.group} {name}" for name in names]
         return _Outer(parts=parts, names=labels_of_folds, words=words, owners=labels.groups)
     parts = _stratified(labels, labels.groups, folds, seed)
     words = (
-        f"{parts.max() + 1} stratified folds over {len(names)} groups, no {labels.group} "
-        f"in training and test of one fold (seed {seed})"
+        f"The {len(names)} groups ({labels.group}) were dealt into {parts.max() + 1} stratified "
+        f"folds (seed {seed}). {EACH_ONCE}, so no {labels.group} stands on both sides."
     )
     return _Outer(parts=parts, names=_numbered(parts), words=words, owners=labels.groups)
 
@@ -191,7 +198,7 @@ def _given(labels: Labels) -> _Outer:
         names, parts = np.unique(labels.splits, return_inverse=True)
         if len(names) < 2:
             raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
-        words = f"the given {len(names)} folds, each tested once"
+        words = f"The {len(names)} folds were given. {EACH_ONCE}."
         return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
     strange = sorted({n for n, r in zip(labels.splits.tolist(), roles, strict=True) if r is None})
     if strange or not {0, 2} <= set(roles):
@@ -199,9 +206,12 @@ def _given(labels: Labels) -> _Outer:
             f"the split column holds {', '.join(sorted(set(labels.splits.tolist())))}",
             expected="train, test and perhaps dev; or one name for each fold",
         )
-    words = "the given split: choices on dev, then trained on train and dev, tested on test"
+    words = (
+        "The split was given. Choices were made on its development part; the model was then "
+        "trained on training and development part and tested once on the test part."
+    )
     if 1 not in roles:
-        words = "the given split into train and test; choices on folds inside train"
+        words = "The split was given: trained on its training part, tested once on its test part."
     return _Outer(
         parts=np.array(roles, dtype=int),
         names=("train", "dev", "test"),

@@ -28,6 +28,7 @@ from ..metrics import (
 from ..report import LayerCurve, Report
 from ..store import FeatureStore
 
+CHOSEN_INSIDE = "chosen inside the training part of each fold, never by a tested clip"
 VERSIONS = ("numpy", "torch", "scikit-learn", "h5py")
 
 
@@ -129,7 +130,7 @@ def make_report(
     Parameters
     ----------
     method
-        What was fitted and how it was chosen, in words that follow those of the protocol.
+        What was fitted and how it was chosen, in sentences that follow those of the protocol.
     features
         (N, D) of the labelled clips, for the map.
     corpus
@@ -149,7 +150,7 @@ def make_report(
         probabilities=softmax(outputs) if labels.classes else None,
         metrics=outcome.figures(labels, protocol),
         folds=_folds(labels, protocol, outcome),
-        protocol=f"{protocol.words}; {method}",
+        protocol=f"{protocol.words} {method}",
         layer_curve=curve,
         map_points=_principal_components(features[rows], seed),
         calibration=outcome.calibration(labels, protocol),
@@ -216,6 +217,11 @@ def _sample_warnings(labels: Labels, protocol: Protocol) -> list[str]:
     count = len(np.unique(labels.groups[rows]))
     if labels.group is None:
         notes.append("No speakers were given: intervals treat clips as independent")
+    elif count == 1:
+        notes.append(
+            f"Only one {labels.group} was tested: intervals are over clips and say nothing about "
+            "others"
+        )
     elif count < FEW_GROUPS:
         notes.append(f"Only {count} {labels.group} groups were tested: intervals are rough")
     if labels.classes:

@@ -17,16 +17,13 @@ import torch
 from torch import Tensor
 
 from ..labels import Labels
+from ..labels.labels import Task
 from ..labels.splits import Protocol
 from ..report import LayerCurve
 from ..store import FeatureStore
-from .outcome import Outcome, fold_temperature, main_score
+from .outcome import CHOSEN_INSIDE, Outcome, fold_temperature, main_score
 from .shrinkage import SHRINKAGES, BlockSums
 
-METHOD = {  # for the report
-    "classification": "linear discriminant analysis with equal class priors",
-    "regression": "ridge regression",
-}
 LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
 
@@ -125,6 +122,18 @@ def probe_outcome(probe: Probe, labels: Labels, protocol: Protocol) -> Outcome:
             }
         )
     return Outcome(outputs=outputs, temperatures=tuple(temperatures), chosen=tuple(chosen))
+
+
+def describe_probe(task: Task) -> str:
+    """How layers were probed, for the report."""
+    fits = {
+        "classification": "a linear discriminant analysis with equal class priors",
+        "regression": "a ridge regression",
+    }
+    return (
+        f"Every layer was probed by {fits[task]}. The layer that counts and its shrinkage were "
+        f"{CHOSEN_INSIDE}."
+    )
 
 
 def layer_curve(probe: Probe, labels: Labels, protocol: Protocol) -> LayerCurve:

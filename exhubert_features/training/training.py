@@ -17,7 +17,7 @@ from ..metrics import fit_temperature
 from ..report import LayerCurve
 from ..store import FeatureStore
 from .fitting import Features, FitOptions, agree, choose, fit, outputs_of
-from .outcome import Outcome, evaluated_rows, fold_temperature
+from .outcome import CHOSEN_INSIDE, Outcome, evaluated_rows, fold_temperature
 from .probe import Probe, layer_curve, run_probe
 
 AUDIO_KEY = 16  # hex digits of a clip's hash kept with the head: enough to know it again
@@ -108,7 +108,7 @@ def evaluate_head(
     seen = np.isin(_audio_keys(store, labels), head.notes.get("audio", []))
     protocol = Protocol(
         folds=(Fold(name="all clips", train=everyone[:0], test=everyone, inner=()),),
-        words="all labelled clips are tested",
+        words="All labelled clips were tested, each once.",
         warnings=(
             f"{seen.sum()} of {len(seen)} clips were among the head's training clips: "
             "this is not a test on unseen data",
@@ -122,15 +122,15 @@ def evaluate_head(
 def describe(config: HeadConfig, *, layer_chosen: bool) -> str:
     """How a head was fitted and chosen, for the report."""
     fitted = {
-        "linear": "logistic regression" if config.classes else "ridge regression",
-        "mlp": "one hidden layer",
-        "weighted": "learned weights over the layers and a linear map",
+        "linear": f"a {'logistic' if config.classes else 'ridge'} regression",
+        "mlp": "a network with one hidden layer",
+        "weighted": "a learned average over the layers and a linear map",
         "attention": "attention over frames and a linear map",
     }[config.kind]
-    balanced = ", classes balanced" if config.classes else ""
+    balanced = ", with every class counting alike" if config.classes else ""
     strength = "penalty" if config.kind == "linear" else "number of epochs"
-    chosen = f"layer and {strength}" if layer_chosen else strength
-    return f"{fitted}{balanced}; {chosen} chosen on inner folds"
+    chosen = f"layer and {strength} were" if layer_chosen else f"{strength} was"
+    return f"The head is {fitted}{balanced}. Its {chosen} {CHOSEN_INSIDE}."
 
 
 def _config(
