@@ -21,7 +21,7 @@ from exhubert_features import ExtractionSpec, FeatureStore, extract, load_encode
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.heads import load_head
-from exhubert_features.synthetic import write_corpus
+from exhubert_features.synthetic import EMOTIONS, write_corpus
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "tests" / "recipes" / "Generic.csv"
@@ -240,10 +240,11 @@ def test_interface_of_a_fine_tuned_model_in_batches(fine_tuned: Path) -> None:
     )
 
 
-def test_a_moved_model_says_where_it_is(workplace: Path, fine_tuned: Path) -> None:
+def test_a_moved_model_still_works(workplace: Path, fine_tuned: Path) -> None:
     moved = fine_tuned.rename(fine_tuned.with_name("moved"))
     try:
-        here = {"pretrained_path": str(moved)}
-        assert foreign_class(source=str(moved), savedir=None, overrides=here).labels
+        linked = str(workplace / "savedir_of_moved")
+        for savedir in (None, linked):
+            assert foreign_class(source=str(moved), savedir=savedir).labels == tuple(EMOTIONS)
     finally:
         moved.rename(fine_tuned)

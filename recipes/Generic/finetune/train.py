@@ -123,13 +123,12 @@ def make_datasets(hparams):
 
 def export(hparams):
     """Write the model and, beside it, what foreign_class() looks for."""
-    folder = Path(hparams["output_folder"]).absolute() / "model"
+    folder = Path(hparams["output_folder"]) / "model"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with the same output folder
     save_checkpoint(hparams["exhubert"].model, folder)
     inference = Path(__file__).parent / "inference"
     text = Template((inference / "hyperparams.yaml").read_text())
-    values = {"folder": folder, "preprocess": hparams["preprocess"]}
-    (folder / "hyperparams.yaml").write_text(text.substitute(values))
+    (folder / "hyperparams.yaml").write_text(text.substitute(preprocess=hparams["preprocess"]))
     shutil.copy(inference / "custom.py", folder)
 
 
