@@ -131,8 +131,11 @@ def test_other_settings_are_refused(
     corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(corpus, "-o", tmp_path / "store", "--model", model) == 0
+    capsys.readouterr()
     assert run(corpus, "-o", tmp_path / "store", "--model", model, "--preprocess", "masked") == 1
-    assert "spec.preprocess" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert 'spec.preprocess = "card"; expected spec.preprocess = "masked"' in err
+    assert out == "", "no plan for what cannot be done"
 
 
 @pytest.mark.parametrize(
@@ -146,11 +149,27 @@ def test_other_settings_are_refused(
         ["--window", "inf"],
         ["--workers", "0"],
         ["--batch-size", "0"],
+        ["--channel", "-1"],
     ],
 )
 def test_wrong_usage(corpus: Path, model: Path, tmp_path: Path, options: list[str]) -> None:
     assert run(corpus, "-o", tmp_path / "store", "--model", model, *options) == 2
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "x.wav", "-o", "store", "--shard-clips", "0"],
+        ["bench", "store", "--clips", "0"],
+        ["bench", "extract", "--hidden", "-4"],
+    ],
+)
+def test_no_number_below_1(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 2
+    assert "is not above 0" in capsys.readouterr().err
 
 
 def test_a_typo_is_wrong_usage(model: Path, tmp_path: Path) -> None:

@@ -208,10 +208,19 @@ def test_a_head_of_another_model_is_refused(
 def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     head = write_head(recordings / "head", model, ExtractionSpec(pool=("mean", "std")))
     short = recordings / "short.wav"
-    wrong = [(["--head", head, "--window", 2], 2), (["--hop", 9], 2), (["--channel", 1], 3)]
+    wrong = [
+        (["--head", head, "--window", 2], 2),
+        (["--hop", 9], 2),
+        (["--hop", 0], 2),
+        (["--window", 0], 2),
+        (["--channel", -1], 2),
+        (["--channel", 1], 3),
+        (["--plot", recordings / "picture.xyz"], 2),
+        (["--plot", recordings / "nowhere" / "picture.png"], 2),
+    ]
     for options, expected in wrong:
         code, _, err = run(capsys, short, "--model", model, *options)
-        assert (code, bool(err)) == (expected, True)
+        assert (code, bool(err)) == (expected, True), options
     bare = write_random_checkpoint(recordings / "bare", layers=2, labels=())
     code, _, err = run(capsys, short, "--model", bare)
     assert code == UsageError.exit_code

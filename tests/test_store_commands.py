@@ -66,7 +66,7 @@ def test_verify_ends_with_4_until_the_damage_is_repaired(
     store: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["verify", str(store), "--deep"]) == 0
-    assert "all is well; 4 rows in 1 sound shards" in capsys.readouterr().out
+    assert "all is well; 4 rows in 1 sound shard\n" in capsys.readouterr().out
     shard = store / "shards/000000.h5"
     shard.write_bytes(shard.read_bytes()[:-10])
     assert main(["verify", str(store)]) == 4
@@ -167,7 +167,8 @@ def test_a_path_without_a_store_is_an_error(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main([command, str(tmp_path / "nothing")]) == 1
-    assert "there is no store at" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"there is no store at {tmp_path / 'nothing'}; expected a folder" in err
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..spec import SAMPLE_RATE
 from ..store import FeatureStore
 from .store import peak_memory
 
-ROUNDS = 5  # bare and whole by turns, so that the machine's moods meet both
+ROUNDS = 10  # bare and whole by turns, each first in half of them: a machine's moods meet both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,15 @@ def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhe
     bare: list[tuple[float, float]] = []
     whole: list[tuple[float, float]] = []
     memory = peak_memory()
-    for number in range(ROUNDS):
-        part = slice(number, None, ROUNDS)
-        with _Clock(bare):
-            encode(encoder, waves[part], size)
-        with _Clock(whole):
-            FeatureStore.write(folder / f"store{number}", extract(files[part], encoder))
+    rounds = min(ROUNDS, clips)
+    for number in range(rounds):
+        part = slice(number, None, rounds)
+        turns = [
+            (bare, partial(encode, encoder, waves[part], size)),
+            (whole, partial(store_features, folder / f"store{number}", files[part], encoder)),
+        ]
+        for readings, action in turns if number % 2 else turns[::-1]:
+            readings.append(clock(action))
     alone, together = np.array(bare), np.array(whole)  # (rounds, 2): wall, cpu
     wall, cpu = np.median(together / alone - 1, axis=0)
     return Overhead(
@@ -67,18 +71,11 @@ def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhe
     )
 
 
-class _Clock:
-    """Appends (wall, cpu) seconds of its block to a list."""
-
-    def __init__(self, readings: list[tuple[float, float]]) -> None:
-        self._readings = readings
-
-    def __enter__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def __exit__(self, *_: object) -> None:
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        self._readings.append((wall, cpu))
+def clock(action: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def write_clips(folder: Path, count: int) -> list[Path]:
@@ -98,3 +95,8 @@ def encode(encoder: Encoder, waves: Sequence[np.ndarray], size: int) -> None:
     """The work that no extraction can do without."""
     for first in range(0, len(waves), size):
         encoder(list(waves[first : first + size]), layers=[0], preprocess="card")
+
+
+def store_features(path: Path, files: Sequence[Path], encoder: Encoder) -> None:
+    """All that ``exhubert extract`` does once the model is loaded."""
+    FeatureStore.write(path, extract(files, encoder))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .options import positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
@@ -12,16 +14,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     store = actions.add_parser(
         "store", help="writing and reading features, beside two other ways", description=STORE
     )
-    store.add_argument("--clips", type=int, default=2000, help="of 100 KB each; three times that")
-    store.add_argument("--large", type=int, default=100_000, help="clips of the store to open")
+    store.add_argument(
+        "--clips", type=positive, default=2000, help="of 100 KB each; three times that"
+    )
+    store.add_argument("--large", type=positive, default=100_000, help="clips of the store to open")
     store.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     store.add_argument("--json", action="store_true", help="for machines")
     extract = actions.add_parser(
         "extract", help="what extraction costs beyond the bare encoder", description=EXTRACT
     )
-    extract.add_argument("--clips", type=int, default=200, help="of 1 to 3 s (default: 200)")
+    extract.add_argument("--clips", type=positive, default=200, help="of 1 to 3 s (default: 200)")
     extract.add_argument(
-        "--hidden", type=int, default=256, help="width of a random 12-layer model (default: 256)"
+        "--hidden",
+        type=positive,
+        default=256,
+        help="width of a random 12-layer model (default: 256)",
     )
     extract.add_argument("--model", metavar="ID|DIR", help="a checkpoint instead of random weights")
     extract.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..spec import SAMPLE_RATE, ExtractionSpec, Layers, parse_layers, resolve_layers
-from .options import add_audio_arguments, add_model_arguments, add_running_arguments, load_model
+from .options import (
+    add_audio_arguments,
+    add_model_arguments,
+    add_running_arguments,
+    load_model,
+    positive,
+)
 from .progress import Interrupt, Progress
 from .wording import count, duration, size
 
@@ -61,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--strict", action="store_true", help="stop at the first clip that fails")
     group.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     group.add_argument(
-        "--shard-clips", type=int, default=256, help="clips in one file (default: %(default)s)"
+        "--shard-clips", type=positive, default=256, help="clips in one file (default: %(default)s)"
     )
 
 
@@ -128,10 +134,12 @@ def choose_layers(
 def clips_to_do(extraction: Extraction, output: Path) -> list[PlannedClip]:
     """Planned clips that the store does not hold yet."""
     from ..store import FeatureStore
+    from ..store.ledger import require_same
 
     if not (output / "store.json").is_file():
         return list(extraction.clips)
     store = FeatureStore(output)
+    require_same(output, store.fingerprint, extraction.fingerprint)
     stored = dict(zip(store.column("clip_id"), store.column("audio_sha256"), strict=True))
     return [clip for clip in extraction.clips if stored.get(clip.id) != clip.audio_sha256]
 

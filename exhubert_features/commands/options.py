@@ -69,6 +69,14 @@ def add_running_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def load_model(options: argparse.Namespace) -> Encoder:
     """The encoder that was asked for."""
     from ..encoder import load_encoder

@@ -57,18 +57,17 @@ def run(options: argparse.Namespace) -> int:
     found = list(predict(extraction, head))
     predictions = [item for item in found if isinstance(item, Prediction)]
     failures = [item for item in found if isinstance(item, ClipFailure)]
+    if options.plot and predictions:
+        plot(extraction, predictions, options.plot)
     show = {"table": show_table, "json": show_json, "csv": show_csv}[options.format]
     show(predictions, failures)
     for failure in failures:
         print(f"failed: {failure.reason}", file=sys.stderr)
-    if options.plot and predictions:
-        plot(extraction, predictions, options.plot)
     return 3 if failures else 0
 
 
 def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
     """Audio, model and head, ready to run."""
-    from ..errors import UsageError
     from ..extraction import Extraction
     from ..extraction.planning import plan_clips
     from ..heads import load_head
@@ -79,8 +78,8 @@ def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
     plan = plan_clips(
         options.audio, channel=options.channel, data_root=options.data_root, workers=options.workers
     )
-    if options.plot and len(plan.clips) + len(plan.rejected) != 1:
-        raise UsageError(f"--plot with {len(plan.clips)} clips", expected="one recording")
+    if options.plot:
+        check_plot(options.plot, len(plan.clips) + len(plan.rejected))
     head = load_head(options.head) if options.head else None
     if options.precision is None:
         trained = head.fingerprint["model"]["precision"] if head else "float32"
@@ -91,18 +90,34 @@ def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
     return Extraction(plan, encoder, spec, **running), head
 
 
+def check_plot(path: Path, clips: int) -> None:
+    """Refuse, before the work is done, what could not be drawn after it."""
+    from ..errors import UsageError
+    from ..prediction.timeline import SUFFIXES
+
+    if clips != 1:
+        raise UsageError(f"--plot with {clips} clips", expected="one recording")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}", expected=f"a name ending in {', '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: its folder does not exist", remedy="Make the folder")
+
+
 def read_spec(options: argparse.Namespace, *, timeline: bool) -> ExtractionSpec:
     """What the options ask for."""
     from ..errors import UsageError
 
-    if options.head and (options.preprocess or options.window):
+    if options.head and (options.preprocess or options.window is not None):
         raise UsageError(
             "--preprocess and --window with --head", expected="what the head was trained with"
         )
-    window = options.window or 3.0
-    hop = options.hop or (min(TIMELINE_HOP, window) if timeline else window)
+    window = 3.0 if options.window is None else options.window
+    usual_hop = min(TIMELINE_HOP, window) if timeline else window
     return ExtractionSpec(
-        preprocess=options.preprocess or "card", window=window, hop=hop, channel=options.channel
+        preprocess=options.preprocess or "card",
+        window=window,
+        hop=usual_hop if options.hop is None else options.hop,
+        channel=options.channel,
     )
 
 

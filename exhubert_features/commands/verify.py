@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .wording import count
+
 if TYPE_CHECKING:
     from ..store import FeatureStore, Verification
 
@@ -54,7 +56,9 @@ def _show(found: Verification) -> None:
     for problem in found.problems:
         print(f"{problem.kind}: {problem.path}: {problem.detail}")
     state = f"{len(found.problems)} problems" if found.problems else "all is well"
-    print(f"{found.path}: {state}; {found.rows:,} rows in {found.shards:,} sound shards")
+    print(
+        f"{found.path}: {state}; {count(found.rows, 'row')} in {count(found.shards, 'sound shard')}"
+    )
 
 
 def _show_pending(store: FeatureStore) -> None:

@@ -78,6 +78,8 @@ def plan_clips(
         Threads that hash; None suits the machine.
     """
     threads = worker_count(workers)
+    if channel is not None and channel < 0:
+        raise UsageError(f"channel is {channel}", expected="0 for the first, 1, ...")
     if isinstance(source, Mapping):
         return _plan_arrays(source)
     paths = [source] if isinstance(source, str | Path) else list(source)

@@ -22,6 +22,7 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#9
 VALENCE_COLOURS = {"negative": "#d55e00", "neutral": "#c9ced4", "positive": "#009e73"}
 AROUSAL_COLOUR, WAVE_COLOUR = "#0072b2", "#59626d"
 INK, MUTED, LINE = "#1b1f24", "#59626d", "#d9dde2"
+SUFFIXES = (".png", ".svg", ".pdf")
 COLUMNS = 2000  # of the waveform: more than the figure has pixels
 STYLE = {
     "text.parse_math": False,  # a file name with $ is a name
@@ -40,12 +41,12 @@ STYLE = {
 def draw_timeline(
     path: Path, wave: np.ndarray, predictions: Sequence[Prediction], *, title: str
 ) -> None:
-    """Write a PNG.
+    """Write the picture.
 
     Parameters
     ----------
     path
-        The file; its suffix may also be .svg or .pdf.
+        The file; its suffix is one of :data:`SUFFIXES`.
     wave
         (N,) samples at 16 kHz of the recording.
     predictions

@@ -69,6 +69,15 @@ def manifest(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) -> d
     }
 
 
+def no_store(path: Path) -> StoreError:
+    """What to raise where nothing is."""
+    return StoreError(
+        f"there is no store at {path}",
+        expected="a folder written by `exhubert extract` or a file written by `exhubert pack`",
+        remedy="Check the path",
+    )
+
+
 def read_manifest(store: Path) -> dict[str, Any]:
     """Content of the ``store.json`` of a folder."""
     path = store / MANIFEST
@@ -119,7 +128,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _shown(text: str | None) -> str:
     if text is None:
         return "absent"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else f"{text[:20]}...{text[-20:]}"  # a hash stays quoted
 
 
 def note_state(store: Path, shards: int) -> None:

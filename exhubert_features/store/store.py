@@ -15,7 +15,7 @@ from ..errors import DamagedStore, StoreError
 from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .catalog import load_catalog
-from .ledger import StoredFailure, read_failures, read_manifest, read_plans
+from .ledger import StoredFailure, no_store, read_failures, read_manifest, read_plans
 from .packed import read_packed, require_packed
 from .reading import ShardReader
 from .row import StoredFeatures, row_table, unknown_id
@@ -46,7 +46,7 @@ class FeatureStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            raise StoreError(f"there is no store at {self.path}")
+            raise no_store(self.path)
         self._packed_failures: tuple[StoredFailure, ...] = ()
         if self.path.is_file():
             require_packed(self.path)

@@ -29,6 +29,7 @@ from .ledger import (
     FAILURES,
     MANIFEST,
     failure_path,
+    no_store,
     read_failure,
     read_manifest,
     read_plan,
@@ -74,7 +75,7 @@ def verify(path: str | Path, *, deep: bool = False) -> Verification:
     if store.is_file():
         return _verify_packed(store, deep)
     if not store.is_dir():
-        raise StoreError(f"there is no store at {store}")
+        raise no_store(store)
     if not (store / MANIFEST).exists() and not (store / SHARDS).is_dir():
         raise StoreError(f"{store} is not a feature store: it has no {MANIFEST}")
     problems: list[Problem] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, UsageError
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from .catalog import (
     Catalog,
@@ -52,6 +52,11 @@ class Writer:
         if store.is_file():
             raise StoreError(
                 f"{store} is a file", expected="a folder", remedy="Packed stores are read-only"
+            )
+        if min(shard_bytes, shard_clips, shard_seconds) <= 0:
+            raise UsageError(
+                f"a shard of {shard_clips} clips, {shard_bytes} bytes or {shard_seconds} s",
+                expected="limits above 0",
             )
         create_store(store, fingerprint, provenance or {})
         self.store = store
