@@ -5,7 +5,7 @@ The module tree spells the released checkpoint's key names, so a state dict load
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -121,25 +121,24 @@ class Hubert(nn.Module):
         config = self.config
         span = hidden.new_zeros((batch, size), dtype=torch.bool)
         if config.apply_spec_augment and config.mask_time_prob > 0:
-            rows = [size] * batch if frames is None else frames.tolist()
             span = span_mask(
-                rows,
+                hidden.new_full((batch,), size, dtype=torch.long) if frames is None else frames,
                 size,
                 probability=config.mask_time_prob,
                 length=config.mask_time_length,
                 minimum=config.mask_time_min_masks,
-            ).to(hidden.device)
+            )
         # Also with no span: the vector then stays in the graph with zero gradient, and
         # distributed training finds no unused parameter.
         hidden = torch.where(span.unsqueeze(-1), self.masked_spec_embed.to(hidden.dtype), hidden)
         if config.apply_spec_augment and config.mask_feature_prob > 0:
             columns = span_mask(
-                [width] * batch,
+                hidden.new_full((batch,), width, dtype=torch.long),
                 width,
                 probability=config.mask_feature_prob,
                 length=config.mask_feature_length,
                 minimum=config.mask_feature_min_masks,
-            ).to(hidden.device)
+            )
             hidden = hidden.masked_fill(columns.unsqueeze(1), 0.0)
         return hidden
 
@@ -279,16 +278,20 @@ def classify_frames(
     return classifier(total / frames.unsqueeze(1).to(total.dtype))
 
 
-def span_mask(
-    rows: Sequence[int], size: int, *, probability: float, length: int, minimum: int
-) -> Tensor:
-    """SpecAugment's spans: (len(rows), size), True inside; spans stay inside each row's length."""
-    mask = torch.zeros(len(rows), size, dtype=torch.bool)
-    for row, valid in enumerate(rows):
-        # The fraction is settled by chance, so that short rows are masked now and then.
-        count = max(int(probability * valid / length + float(torch.rand(()))), minimum)
-        count = min(count, valid // length)
-        starts = torch.randperm(max(valid - length + 1, 1))[:count]
-        for start in starts.tolist():
-            mask[row, start : start + length] = True
-    return mask
+def span_mask(rows: Tensor, size: int, *, probability: float, length: int, minimum: int) -> Tensor:
+    """SpecAugment's spans: (B, size), True inside; spans stay inside each row's length (B,).
+
+    Tensor operations alone, so that neither a GPU nor ``torch.compile`` has to stop for it.
+    """
+    valid = rows.unsqueeze(1)
+    # The fraction is settled by chance, so that short rows are masked now and then.
+    chance = torch.rand(valid.shape, device=rows.device)
+    count = (probability * valid / length + chance).long().clamp(min=minimum)
+    count = torch.minimum(count, valid // length)
+    # Every place gets a random rank, those where a span would not fit the last ones.
+    places = torch.arange(size, device=rows.device)
+    order = torch.rand(len(rows), size, device=rows.device)
+    rank = order.masked_fill(places > valid - length, 2.0).argsort(dim=1).argsort(dim=1)
+    begun = (rank < count).cumsum(dim=1)
+    # Inside a span: one began at most ``length`` places ago.
+    return begun > functional.pad(begun, (length, 0))[:, :size]
