@@ -261,11 +261,42 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "sizes as text": (
         lambda folder: set_config(folder, hidden_size="32", conv_dim=[24, 0], conv_bias=None),
-        r"config\.json has no usable hidden_size, conv_dim, conv_bias",
+        r"config\.json: config has hidden_size: '32', conv_dim: \(24, 0\), conv_bias: None; ",
     ),
     "unlike stacks": (
         lambda folder: set_config(folder, conv_kernel=[10, 3]),
         "conv_dim, conv_kernel and conv_stride of one length",
+    ),
+    "rates out of range": (
+        lambda folder: set_config(
+            folder,
+            layer_norm_eps=None,
+            hidden_dropout=True,
+            attention_dropout=3,
+        ),
+        r"config has layer_norm_eps: None, hidden_dropout: True, attention_dropout: 3; expected",
+    ),
+    "no groups": (
+        lambda folder: set_config(folder, num_conv_pos_embedding_groups=0),
+        "config has num_conv_pos_embedding_groups: 0; expected whole sizes above 0",
+    ),
+    "unlike sizes": (
+        lambda folder: set_config(folder, num_attention_heads=5),
+        r"config has hidden_size: 32, num_attention_heads: 5; expected hidden_size divisible by",
+    ),
+    "sizes missing": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "hubert"}'),
+        r"config\.json has no hidden_size, num_hidden_layers, .*do_stable_layer_norm; expected",
+    ),
+    "same name twice": (
+        lambda folder: set_config(folder, id2label={str(index): "calm" for index in range(6)}),
+        r"config has labels: \('calm', .*expected distinct class names",
+    ),
+    "scalar classifier": (
+        lambda folder: rewrite(
+            folder, lambda state: state.update({"classifier.weight": torch.tensor(1.0)})
+        ),
+        r"keys unknown \(first .*classifier\.weight",
     ),
     "other activation": (
         lambda folder: set_config(folder, hidden_act="relu"),

@@ -80,6 +80,17 @@ def test_destination_may_be_the_empty_working_directory(
     load_model(tmp_path)
 
 
+def test_home_is_where_the_tilde_says(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    convert(small_checkpoint, "~/new")
+    load_model("~/new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        convert(small_checkpoint, "~/new")
+
+
 def test_destination_that_cannot_be_written(small_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="could not be written"):

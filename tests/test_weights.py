@@ -48,6 +48,16 @@ def test_truncated_file(format_: str, part: float, checkpoint_copy: Path) -> Non
         load_model(checkpoint_copy)
 
 
+def test_file_that_may_not_be_read(checkpoint_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # for the superuser may read everything
+        raise PermissionError(13, "Permission denied")
+
+    checkpoint = find_checkpoint(checkpoint_copy)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"model\.bin cannot be read \(Permission denied\)"):
+        weights.read_weights(checkpoint.weight_files)
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 def test_damaged_bytes_never_escape_as_other_errors(checkpoint_copy: Path) -> None:
     """Whatever a legacy pickle or a header holds, the refusal is ours."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from ..modeling.config import ExHuBERTConfig
-from .loading import load_model, save_checkpoint
-from .saving import refuse_occupied
+from .loading import load_model
+from .saving import refuse_occupied, save_checkpoint
 
 
 def convert(
@@ -27,7 +27,7 @@ def convert(
     Parameters
     ----------
     source, revision, cache_dir, local_files_only
-        See :func:`exhubert_features.checkpoint.loading.find_checkpoint`.
+        See :func:`exhubert_features.checkpoint.find_checkpoint`.
     destination
         A folder that does not exist yet, or is empty.
     dtype

@@ -15,8 +15,8 @@ from ..modeling import ExHuBERT
 from ..modeling.config import ExHuBERTConfig
 from ..spec import LABELS
 from .blank import blank_model
-from .loading import load_model, save_checkpoint
-from .saving import refuse_occupied
+from .loading import load_model
+from .saving import refuse_occupied, save_checkpoint
 
 _LAYER = re.compile(r"(hubert\.encoder\.layers\.)(\d+)(\..+)")
 
@@ -36,7 +36,7 @@ def expand(
     Parameters
     ----------
     source, revision, cache_dir, local_files_only
-        See :func:`exhubert_features.checkpoint.loading.find_checkpoint`; a HuBERT with stable layer
+        See :func:`exhubert_features.checkpoint.find_checkpoint`; a HuBERT with stable layer
         norm, such as the large and extra-large ones, with or without a head.
     destination
         A folder that does not exist yet, or is empty.

@@ -74,7 +74,7 @@ def find_checkpoint(
         )
     # The pinned commit exists in the released repository only.
     if revision in (None, DEFAULT_REVISION):
-        revision = DEFAULT_REVISION if source == DEFAULT_SOURCE else None
+        revision = DEFAULT_REVISION if str(source) == DEFAULT_SOURCE else None
     fetch = _hub(str(source), revision, cache_dir, local_files_only)
     config = fetch(_CONFIG)
     if isinstance(config, Path):

@@ -1,10 +1,10 @@
-"""Checkpoints: find, verify, load and save. Whole and as stored, or a named error."""
+"""Checkpoints in: whole and as stored, or a named error."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,7 @@ from ..modeling.config import ExHuBERTConfig
 from ..spec import LABELS
 from .blank import blank_model
 from .hub import Checkpoint, find_checkpoint, read_json
-from .saving import save_checkpoint, write_random_checkpoint
 from .weights import check_values, files_sha256, read_weights
-
-__all__ = [
-    "Checkpoint",
-    "find_checkpoint",
-    "load_model",
-    "read_config",
-    "read_state",
-    "save_checkpoint",
-    "weights_sha256",
-    "write_random_checkpoint",
-]
 
 _ARCHITECTURES = ("hubert", "exhubert")
 _OTHER = "Use an ExHuBERT or HuBERT checkpoint"
@@ -37,9 +25,17 @@ _GATE = "gate_bb_linear"
 _LAYER = re.compile(r"hubert\.encoder\.layers\.(\d+)\.")
 _HEAD = ("projector.", "classifier.")
 # What a config must say itself, for the weights' shapes do not tell it all.
-_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-_STACKS = ("conv_dim", "conv_kernel", "conv_stride")
-_SWITCHES = ("conv_bias", "do_stable_layer_norm")
+_NEEDED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "conv_dim",
+    "conv_kernel",
+    "conv_stride",
+    "conv_bias",
+    "do_stable_layer_norm",
+)
 
 
 def load_model(
@@ -110,19 +106,9 @@ def _derive_config(
     file = checkpoint.config_file
     data = read_json(file)
     _check_config(data, file)
-    layers = 1 + max((int(found[1]) for key in state if (found := _LAYER.match(key))), default=-1)
-    if layers != data["num_hidden_layers"]:
-        raise CheckpointError(
-            f"{checkpoint.weights_name} has {layers} encoder layers, first keys "
-            f"{', '.join(sorted(state)[:3])}",
-            expected=f"the {data['num_hidden_layers']} of {file}",
-            remedy=_OTHER,
-        )
-    if not data.get("mask_time_prob") and not data.get("mask_feature_prob"):
-        # transformers stores this vector only when training would use it.
-        state.setdefault("hubert.masked_spec_embed", torch.zeros(data["hidden_size"]))
     gated = any(_GATE in key for key in state)
-    classes = len(state.get("classifier.weight", ()))
+    rows = state.get("classifier.weight", torch.empty(0))
+    classes = len(rows) if rows.ndim else 0
     if labels is None:
         names = _class_names(data, classes, gated, file)
     elif len(labels) == classes:
@@ -132,7 +118,15 @@ def _derive_config(
             f"{len(labels)} labels ({', '.join(labels)})",
             expected=f"{classes}, as {checkpoint.source} has classes",
         )
-    return ExHuBERTConfig.from_dict(data, gated=gated, labels=names)
+    try:
+        config = ExHuBERTConfig.from_dict(data, gated=gated, labels=names)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    _check_depth(config, state, checkpoint)
+    if not config.mask_time_prob and not config.mask_feature_prob:
+        # transformers stores this vector only when training would use it.
+        state.setdefault("hubert.masked_spec_embed", torch.zeros(config.hidden_size))
+    return config
 
 
 def _check_config(data: Mapping[str, Any], file: Path) -> None:
@@ -142,23 +136,24 @@ def _check_config(data: Mapping[str, Any], file: Path) -> None:
             expected=" or ".join(_ARCHITECTURES),
             remedy=_OTHER,
         )
-    wrong = [key for key in _SIZES if not _is_size(data.get(key))]
-    wrong += [
-        key
-        for key in _STACKS
-        if not (isinstance(data.get(key), list) and data[key] and all(map(_is_size, data[key])))
-    ]
-    wrong += [key for key in _SWITCHES if not isinstance(data.get(key), bool)]
-    if wrong:
+    missing = [key for key in _NEEDED if key not in data]
+    if missing:
         raise CheckpointError(
-            f"{file} has no usable {', '.join(wrong)}",
-            expected="whole sizes above 0, lists of them for conv_*, true or false for switches",
+            f"{file} has no {', '.join(missing)}",
+            expected="every size of the model",
             remedy="Download or copy it again",
         )
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _check_depth(config: ExHuBERTConfig, state: Iterable[str], checkpoint: Checkpoint) -> None:
+    layers = 1 + max((int(found[1]) for key in state if (found := _LAYER.match(key))), default=-1)
+    if layers != config.num_hidden_layers:
+        raise CheckpointError(
+            f"{checkpoint.weights_name} has {layers} encoder layers, first keys "
+            f"{', '.join(sorted(state)[:3])}",
+            expected=f"the {config.num_hidden_layers} of {checkpoint.config_file}",
+            remedy=_OTHER,
+        )
 
 
 def _class_names(data: Mapping[str, Any], count: int, gated: bool, file: Path) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 def refuse_occupied(destination: str | Path) -> None:
     """Nothing that is there already is ever overwritten."""
-    folder = Path(destination)
+    folder = Path(destination).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"{folder} exists and is not empty",
@@ -200,7 +200,7 @@ def _whole_folder(destination: Path) -> Iterator[Path]:
     from safetensors import SafetensorError
 
     refuse_occupied(destination)
-    destination = destination.resolve()  # "." has no name to put another beside
+    destination = destination.expanduser().resolve()  # "." has no name to put another beside
     partial = destination.with_name(f".{destination.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,8 +66,14 @@ def release_key(key: str) -> str:
 
 
 def _read_file(file: Path) -> dict[str, Tensor]:
-    with file.open("rb") as stream:
-        start = stream.read(len(_LFS_MAGIC))
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_LFS_MAGIC))
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror})",
+            remedy="Check its permissions",
+        ) from error
     if not start:
         raise CheckpointError(f"{file} is empty", expected="a weights file", remedy=_DAMAGED)
     if start == _LFS_MAGIC:
@@ -91,13 +98,18 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_pickle(file: Path, *, zipped: bool) -> dict[str, Tensor]:
+def read_plain_pickle(file: Path, *, mapped: bool = False) -> Any:
+    """What ``torch.save`` wrote, if that is tensors and plain containers; nothing is run."""
     try:
-        # Files older than torch 1.6 are no zip archives and cannot be mapped.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         # Not chained: torch's own message advises to switch the protection off.
         raise _refusal(file, error) from None
+
+
+def _read_pickle(file: Path, *, zipped: bool) -> dict[str, Tensor]:
+    # Files older than torch 1.6 are no zip archives and cannot be mapped.
+    content = read_plain_pickle(file, mapped=zipped)
     if isinstance(content, Mapping) and content:
         tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
         if len(tensors) == len(content) and all(isinstance(key, str) for key in tensors):

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     )
     kind = "ExHuBERT" if config.gated else "HuBERT"
     classes = ", ".join(config.labels) or "none"
-    size = (options.destination / "model.safetensors").stat().st_size
+    size = (options.destination.expanduser() / "model.safetensors").stat().st_size
     print(f"{options.destination}: {kind}, {config.num_hidden_layers} layers, {options.dtype}")
     print(f"classes: {classes}")
     print(f"model.safetensors: {size:,} bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -51,29 +51,59 @@ class ExHuBERTConfig:
     labels: tuple[str, ...] = ()  # class names; empty: no classification head
 
     def __post_init__(self) -> None:
-        convolutions = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
-        checks = {
-            "an even num_hidden_layers, for layers come in pairs": not self.gated
-            or self.num_hidden_layers % 2 == 0,
-            "do_stable_layer_norm: true in a gated model": not self.gated
-            or self.do_stable_layer_norm,
-            "hidden_size divisible by num_attention_heads": self.hidden_size
-            % self.num_attention_heads
-            == 0,
-            "hidden_size divisible by num_conv_pos_embedding_groups": self.hidden_size
-            % self.num_conv_pos_embedding_groups
-            == 0,
-            "conv_dim, conv_kernel and conv_stride of one length": len(convolutions) == 1,
-            "feat_extract_norm 'layer' or 'group'": self.feat_extract_norm in ("layer", "group"),
-            "distinct class names": len(set(self.labels)) == len(self.labels),
-        }
-        for expected, holds in checks.items():
+        wrong = [
+            field.name
+            for field in fields(self)
+            if not _is_plausible(field.name, getattr(self, field.name), field.default)
+        ]
+        if wrong:
+            raise self._refusal(
+                wrong,
+                "whole sizes above 0, lists of them for conv_*, true or false for switches, "
+                "0 to 1 for rates",
+            )
+        for expected, holds, names in self._rules():
             if not holds:
-                raise CheckpointError(
-                    f"config cannot be built: {self}",
-                    expected=expected,
-                    remedy="Correct config.json or use another checkpoint",
-                )
+                raise self._refusal(names, expected)
+
+    def _rules(self) -> Iterator[tuple[str, bool, list[str]]]:
+        """What must hold between fields: in words, whether it does, and the fields."""
+        stacks = ["conv_dim", "conv_kernel", "conv_stride"]
+        yield (
+            "conv_dim, conv_kernel and conv_stride of one length",
+            len({len(getattr(self, name)) for name in stacks}) == 1,
+            stacks,
+        )
+        for divisor in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            yield (
+                f"hidden_size divisible by {divisor}",
+                self.hidden_size % getattr(self, divisor) == 0,
+                ["hidden_size", divisor],
+            )
+        yield (
+            "an even num_hidden_layers in a gated model, for layers come in pairs",
+            not self.gated or self.num_hidden_layers % 2 == 0,
+            ["num_hidden_layers"],
+        )
+        yield (
+            "do_stable_layer_norm: true in a gated model",
+            not self.gated or self.do_stable_layer_norm,
+            ["do_stable_layer_norm"],
+        )
+        yield (
+            "feat_extract_norm 'layer' or 'group'",
+            self.feat_extract_norm in ("layer", "group"),
+            ["feat_extract_norm"],
+        )
+        yield "distinct class names", len(set(self.labels)) == len(self.labels), ["labels"]
+
+    def _refusal(self, names: Sequence[str], expected: str) -> CheckpointError:
+        found = ", ".join(f"{name}: {getattr(self, name)!r}" for name in names)
+        return CheckpointError(
+            f"config has {found}",
+            expected=expected,
+            remedy="Correct config.json or use another checkpoint",
+        )
 
     @classmethod
     def from_dict(
@@ -113,6 +143,21 @@ class ExHuBERTConfig:
         }
         del data["gated"], data["labels"]
         return {**data, **_REQUIRED}
+
+
+def _is_plausible(name: str, value: object, default: object) -> bool:
+    """Whether a value is of its default's kind and in its range."""
+    if isinstance(default, tuple):
+        kind = "" if name == "labels" else 1
+        return isinstance(value, tuple) and all(_is_plausible(name, one, kind) for one in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    if isinstance(default, int):
+        least = 0 if name.endswith("min_masks") else 1
+        return isinstance(value, int) and value >= least
+    if isinstance(default, float):
+        return isinstance(value, int | float) and 0 <= value <= 1
+    return isinstance(value, str)
 
 
 def frame_count(samples: int, config: ExHuBERTConfig) -> int:

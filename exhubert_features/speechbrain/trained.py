@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoint.weights import state_sha256
+from ..checkpoint.weights import read_plain_pickle, state_sha256
 from ..errors import CheckpointError
 from ..modeling import ExHuBERT
 
@@ -69,13 +68,13 @@ def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
 
 def _read(path: str | Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        content = read_plain_pickle(Path(path))
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path} cannot be read whole ({error})",
-            remedy="Delete its CKPT folder: recovery then takes the one before",
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+            str(error), remedy="Or delete its CKPT folder: recovery then takes the one before"
+        ) from None
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    if not known or {"trained", "frozen_sha256", "source"} - content.keys():
         raise CheckpointError(
             f"{path} was not written by this lobe",
             expected=f"format {FORMAT}",
