@@ -192,7 +192,7 @@ class Encoder:
         own = [min(len(clip), CARD_SAMPLES) if truncate else len(clip) for clip in clips]
         frames = torch.tensor([self.frame_count(samples) for samples in own], device=self.device)
         padded = len(set(seen)) > 1
-        with _exact_float32(self.device, self.precision):
+        with _own_precision(self.device, self.precision):
             output = self.model(
                 batch.to(self.device, PRECISIONS[self.precision]),
                 torch.tensor(seen, device=self.device) if padded else None,
@@ -262,15 +262,22 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def _exact_float32(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Keep CUDA from rounding float32 convolutions to TF32, which breaks parity (1e-3)."""
-    if device.type != "cuda" or precision != "float32":
-        yield
-        return
-    with torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled,
-        benchmark=torch.backends.cudnn.benchmark,
-        deterministic=torch.backends.cudnn.deterministic,
-        allow_tf32=False,
-    ):
+def _own_precision(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute in the encoder's precision, which goes into fingerprints, whatever is around it.
+
+    Autocast is off, and CUDA does not round float32 convolutions to TF32, which breaks parity
+    (1e-3).
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda" and precision == "float32":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(
+                    enabled=cudnn.enabled,
+                    benchmark=cudnn.benchmark,
+                    deterministic=cudnn.deterministic,
+                    allow_tf32=False,
+                )
+            )
         yield

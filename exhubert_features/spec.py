@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 from .errors import UsageError
@@ -83,19 +84,19 @@ def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:
     """
     if layers is None:
         return tuple(range(count))
-    if isinstance(layers, bool):
-        raise UsageError(f"layers is {layers}", expected="None, an int or a list of ints")
-    if isinstance(layers, int):
-        if not 1 <= layers <= count:
-            raise UsageError(f"layers is {layers}", expected=f"the last 1 to {count} layers")
-        return tuple(range(count - layers, count))
-    resolved = tuple(index + count if index < 0 else int(index) for index in layers)
-    outside = [
-        index for index, where in zip(layers, resolved, strict=True) if not 0 <= where < count
-    ]
-    if outside or not resolved or len(set(resolved)) != len(resolved):
+    if isinstance(layers, Integral) and not isinstance(layers, bool):
+        last = int(layers)
+        if not 1 <= last <= count:
+            raise UsageError(f"layers is {last}", expected=f"the last 1 to {count} layers")
+        return tuple(range(count - last, count))
+    ids = list(layers) if isinstance(layers, Iterable) else [layers]
+    if any(isinstance(one, bool) or not isinstance(one, Integral) for one in ids):
+        raise UsageError(f"layers is {layers!r}", expected="None, an int or a list of ints")
+    resolved = tuple(int(one) + count if one < 0 else int(one) for one in ids)
+    inside = all(0 <= one < count for one in resolved)
+    if not inside or not resolved or len(set(resolved)) != len(resolved):
         raise UsageError(
-            f"layers is {list(layers)}", expected=f"distinct ids between {-count} and {count - 1}"
+            f"layers is {ids}", expected=f"distinct ids between {-count} and {count - 1}"
         )
     return resolved
 

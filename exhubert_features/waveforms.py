@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -33,14 +34,15 @@ def split_waveforms(
     -------
     One 1-D float32 tensor a clip. An :class:`AudioError` names the clip that cannot be used.
     """
-    if isinstance(waveforms, np.ndarray | Tensor):
-        rows: list[Waveform] = [waveforms] if waveforms.ndim == 1 else list(waveforms)
+    if isinstance(waveforms, np.ndarray | np.generic | Tensor):
+        rows: list[Waveform] = [waveforms] if waveforms.ndim < 2 else list(waveforms)
     else:
         rows = list(waveforms)
     if not rows:
         raise AudioError("no waveform at all", expected="at least one clip")
-    counts = _check_lengths(lengths, rows)
     clips = [_check_clip(index, row) for index, row in enumerate(rows)]
+    clips = [clip.to(clips[0].device) for clip in clips]
+    counts = _check_lengths(lengths, clips)
     if counts is not None:
         clips = [clip[:count] for clip, count in zip(clips, counts, strict=True)]
     for index, clip in enumerate(clips):
@@ -49,28 +51,38 @@ def split_waveforms(
 
 
 def _check_lengths(
-    lengths: Sequence[int] | Tensor | None, rows: Sequence[Waveform]
+    lengths: Sequence[int] | Tensor | None, clips: Sequence[Tensor]
 ) -> list[int] | None:
     if lengths is None:
         return None
     values = torch.as_tensor(lengths)
-    if values.is_floating_point() or values.ndim != 1 or len(values) != len(rows):
+    if values.is_floating_point() or values.ndim != 1 or len(values) != len(clips):
         raise UsageError(
-            f"lengths {tuple(values.shape)} of {values.dtype} for {len(rows)} clips",
+            f"lengths {tuple(values.shape)} of {values.dtype} for {len(clips)} clips",
             expected="one whole number of samples for each clip",
             remedy="Relative lengths as SpeechBrain has them: round(relative * waveforms.shape[1])",
         )
     counts = [int(value) for value in values]
-    for index, (count, row) in enumerate(zip(counts, rows, strict=True)):
-        if not 0 <= count <= row.shape[-1]:
+    for index, (count, clip) in enumerate(zip(counts, clips, strict=True)):
+        if not 0 <= count <= len(clip):
             raise AudioError(
-                f"clip {index} has length {count}", expected=f"0 to {row.shape[-1]} samples"
+                f"clip {index} has length {count}", expected=f"0 to {len(clip)} samples"
             )
     return counts
 
 
 def _check_clip(index: int, row: Waveform) -> Tensor:
-    clip = torch.as_tensor(row)
+    if isinstance(row, np.ndarray) and row.dtype.kind == "f":
+        # Torch takes no reversed, byte-swapped or read-only memory; a copy is none of these.
+        row = np.array(row, np.float32)
+    try:
+        clip = torch.as_tensor(row)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"clip {index} is a {type(row).__name__} without samples",
+            expected="an array or tensor of floating-point samples",
+            remedy="Read files first, for example with exhubert_features.extract",
+        ) from error
     if clip.ndim != 1:
         raise AudioError(
             f"clip {index} has shape {tuple(clip.shape)}",
@@ -102,6 +114,12 @@ def _check_samples(index: int, clip: Tensor, minimum: int) -> None:
         )
 
 
+def check_preprocess(preprocess: str) -> None:
+    """Refuse a mode that does not exist."""
+    if preprocess not in get_args(Preprocess):
+        raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
+
+
 def normalise(clip: Tensor) -> Tensor:
     """Zero mean and unit variance over all of (N,), as HuBERT's feature extractor does."""
     variance, mean = torch.var_mean(clip, correction=0)
@@ -118,8 +136,7 @@ def prepare(
     The batch (B, N) and how many samples of each row the model shall see: with ``card`` that
     includes the card's own padding to 3 s, which it normalises with the signal.
     """
-    if preprocess not in ("card", "masked", "none"):
-        raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
+    check_preprocess(preprocess)
     if truncate and preprocess != "card":
         raise UsageError(
             f"truncate=True with preprocess={preprocess!r}", expected="preprocess='card'"

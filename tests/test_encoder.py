@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exhubert_features import LABELS, Encoder, load_encoder
+from exhubert_features.checkpoint import load_model
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.spec import AROUSAL, VALENCE
 
@@ -65,8 +68,7 @@ def test_output_is_named_and_shaped(encoder: Encoder) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(400, 12_000), min_size=2, max_size=5), st.integers(0, 2**16))
-def test_batch_invariance(tiny_checkpoint: Path, lengths: list[int], seed: int) -> None:
-    encoder = load_encoder(tiny_checkpoint, device="cpu")
+def test_batch_invariance(encoder: Encoder, lengths: list[int], seed: int) -> None:
     clips = [noise(length, seed + index) for index, length in enumerate(lengths)]
     together = encoder(clips)
     for row, clip in enumerate(clips):
@@ -93,6 +95,58 @@ def test_every_door_gives_the_same(encoder: Encoder) -> None:
         found = encoder(waveforms, lengths)
         assert torch.equal(found.layers, expected.layers)
         assert torch.equal(found.logits, expected.logits)
+
+
+def odd_arrays() -> dict[str, object]:
+    """The same 5,000 samples in memory that torch would not take, or takes with a warning."""
+    clip = noise(5_000)
+    read_only = clip.copy()
+    read_only.flags.writeable = False
+    return {
+        "reversed": np.ascontiguousarray(clip[::-1])[::-1],
+        "strided": np.repeat(clip, 2)[::2],
+        "byte-swapped": clip.astype(">f4"),
+        "read-only": read_only,
+        "long double": clip.astype(np.longdouble),
+        "in a graph": torch.tensor(clip, requires_grad=True),
+        "list of numbers": [clip.tolist()],
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", odd_arrays())
+def test_any_memory_will_do(encoder: Encoder, kind: str) -> None:
+    found = encoder(odd_arrays()[kind])
+    assert torch.equal(found.logits, encoder(noise(5_000)).logits)
+    assert not found.layers.requires_grad
+
+
+@pytest.mark.parametrize("clip", [None, "clip.wav", {"id": 1}, np.array([None, None])])
+def test_what_is_no_audio_is_named(encoder: Encoder, clip: object) -> None:
+    with pytest.raises(AudioError, match=f"clip 1 is a {type(clip).__name__} without samples"):
+        encoder([noise(1_000), clip])
+
+
+def test_one_number_is_no_clip(encoder: Encoder) -> None:
+    for number in (np.float32(3), np.array(3.0), torch.tensor(3.0)):
+        with pytest.raises(AudioError, match=r"clip 0 has shape \(\)"):
+            encoder(number)
+
+
+def test_copies_and_pickles_give_the_same(encoder: Encoder) -> None:
+    expected = encoder(noise(5_000)).logits
+    for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(twin(noise(5_000)).logits, expected)
+        assert twin.identity == encoder.identity
+
+
+def test_autocast_around_it_changes_nothing(encoder: Encoder) -> None:
+    """The precision goes into fingerprints, so nothing else may decide it."""
+    expected = encoder(noise(5_000))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encoder(noise(5_000))
+    assert torch.equal(found.layers, expected.layers)
+    assert torch.equal(found.logits, expected.logits)
 
 
 def test_the_callers_audio_is_not_touched(encoder: Encoder) -> None:
@@ -165,12 +219,10 @@ def test_identity_names_the_weights(tiny_checkpoint: Path, encoder: Encoder) -> 
     assert encoder.provenance["source"] == str(tiny_checkpoint)
 
 
-def test_identity_of_a_model_in_memory_follows_its_weights() -> None:
-    from tests.test_modeling import small_model
-
-    model = small_model()
+def test_identity_of_a_model_in_memory_follows_its_weights(small_checkpoint: Path) -> None:
+    model, same = (load_model(small_checkpoint)[0] for _ in range(2))
     first = Encoder(model, device="cpu").identity["weights_sha256"]
-    assert Encoder(small_model(), device="cpu").identity["weights_sha256"] == first
+    assert Encoder(same, device="cpu").identity["weights_sha256"] == first
     with torch.no_grad():
         model.classifier.bias[0] += 1
     assert Encoder(model, device="cpu").identity["weights_sha256"] != first

@@ -16,9 +16,9 @@ from speechbrain.nnet.containers import LengthsCapableSequential
 from torch import Tensor, nn
 
 from exhubert_features import load_encoder
-from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.checkpoint import save_checkpoint, write_random_checkpoint
 from exhubert_features.errors import AudioError, UsageError
-from exhubert_features.speechbrain import ExHuBERT, LayerWeights, LobeOutput
+from exhubert_features.speechbrain import EmotionClassifier, ExHuBERT, LayerWeights, LobeOutput
 
 DATA = Path(__file__).parent / "data"
 
@@ -115,6 +115,12 @@ def test_relative_lengths_refer_to_the_batch_as_given(source: str) -> None:
     embeddings, _, lengths = lobe(noise(1, 16_000), torch.tensor([0.5]))
     assert embeddings.shape == (1, 49, 32)
     assert (lengths * 49).round().tolist() == [24]
+
+
+def test_length_rounded_up_is_the_whole_clip(source: str) -> None:
+    lobe = ExHuBERT(source, None, freeze=True)
+    wav = noise(1, 16_000)
+    assert torch.equal(lobe(wav, torch.tensor([1.000001])), lobe(wav))
 
 
 @pytest.mark.parametrize(
@@ -229,6 +235,28 @@ def test_new_classifier(small: str) -> None:
         ExHuBERT(small, None, freeze=True, labels=["calm", "tense"])
 
 
+def test_unknown_preprocessing_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="preprocess is 'cards'"):
+        ExHuBERT("no/model", None, preprocess="cards")
+
+
+def test_classifier_needs_logits(small: str) -> None:
+    lobe = ExHuBERT(small, None, freeze=True)
+    classifier = EmotionClassifier(modules={"exhubert": lobe}, hparams={})
+    for method in (classifier.encode_batch, classifier.classify_batch):
+        with pytest.raises(UsageError, match="output_logits: True"):
+            method(noise(3, 16_000))
+
+
+def test_fine_tuned_model_becomes_a_checkpoint(small: str, tmp_path: Path) -> None:
+    lobe = ExHuBERT(small, None, output_logits=True, labels=["calm", "tense"]).eval()
+    save_checkpoint(lobe.model, tmp_path / "tuned")
+    tuned = ExHuBERT(str(tmp_path / "tuned"), None, freeze=True, output_logits=True)
+    assert tuned.model.config.labels == ("calm", "tense")
+    wav = noise(2, 16_000)
+    assert torch.equal(tuned(wav).logits, lobe(wav).logits)
+
+
 # -- hosts -------------------------------------------------------------------------------------
 
 
@@ -251,6 +279,8 @@ def test_lengths_reach_it_under_either_name(source: str) -> None:
         (torch.zeros(2, 16_000), [1.0], UsageError, "wav_lens"),
         (torch.zeros(2, 16_000), [1.0, 0.0], UsageError, "wav_lens"),
         (torch.zeros(2, 16_000), [1.0, 1.2], UsageError, "wav_lens"),
+        (torch.zeros(2, 16_000), [1.0, torch.nan], UsageError, "wav_lens"),
+        (torch.zeros(2, 16_000), [1.0, torch.inf], UsageError, "wav_lens"),
         (torch.zeros(2, 16_000), [1.0, 0.02], AudioError, "clip 1 has 320 samples"),
         (torch.full((1, 16_000), torch.nan), None, AudioError, "clip 0 has nan"),
         (torch.zeros(1, 16_000, dtype=torch.int16), None, AudioError, "int16"),

@@ -8,6 +8,7 @@ import torch
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 
+from ..errors import UsageError
 from .lobe import LobeOutput
 
 
@@ -25,6 +26,11 @@ class EmotionClassifier(Pretrained):
         return self.mods.exhubert.model.config.labels
 
     def _run(self, wavs: Tensor, wav_lens: Tensor | None) -> LobeOutput:
+        if not self.mods.exhubert.output_logits:
+            raise UsageError(
+                "the lobe `exhubert` gives embeddings only",
+                expected="output_logits: True in its YAML",
+            )
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
         lengths = None if wav_lens is None else wav_lens.to(self.device)
         with self.inference_ctx, torch.no_grad():

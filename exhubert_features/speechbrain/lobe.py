@@ -22,7 +22,7 @@ from ..checkpoint import load_model
 from ..errors import UsageError
 from ..modeling.layers import frame_mask
 from ..spec import DEFAULT_REVISION, SAMPLE_RATE, Layers, Preprocess, resolve_layers
-from ..waveforms import prepare, split_waveforms
+from ..waveforms import check_preprocess, prepare, split_waveforms
 from .trained import load_trained, save_trained
 
 
@@ -98,6 +98,7 @@ class ExHuBERT(nn.Module):
         labels: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        check_preprocess(preprocess)  # before a download, not after
         model, self.checkpoint = load_model(source, revision=revision, cache_dir=save_path or None)
         model.detect_identity_gates()
         self.model = model
@@ -248,12 +249,15 @@ def absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
         raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
     if wav_lens is None:
         return None
-    if wav_lens.shape != wav.shape[:1] or not bool(((wav_lens > 0) & (wav_lens <= 1)).all()):
+    # Rounded before they are judged: 1.0000001 comes of a division, not of a mistake.
+    samples = (wav_lens.double() * wav.shape[1]).round()
+    inside = (wav_lens > 0) & (samples <= wav.shape[1])
+    if wav_lens.shape != wav.shape[:1] or not bool(inside.all()):
         raise UsageError(
             f"wav_lens is {wav_lens.tolist()} for wav {tuple(wav.shape)}",
             expected="one relative length in (0, 1] for each clip",
         )
-    return (wav_lens.double() * wav.shape[1]).round().long()
+    return samples.long()
 
 
 def _normalise_output(embeddings: Tensor, frames: Tensor) -> Tensor:
