@@ -69,6 +69,29 @@ def test_pipeline_agrees_with_the_encoder(
     assert "not supported" not in caplog.text
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_agrees_with_the_encoder(
+    precision: str, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    dtype = getattr(torch, precision)
+    convert(small_checkpoint, tmp_path / "half", dtype=dtype)
+    audio = clip(20_000)
+    encoder = load_encoder(tmp_path / "half", device="cpu")
+    expected = encoder(audio, preprocess="card").probabilities[0]
+    folder = str(tmp_path / "half")
+    classify = pipeline("audio-classification", folder, top_k=None, device="cpu")
+    np.testing.assert_allclose(scores(classify(audio)), expected, rtol=0, atol=0.01)
+    # Whatever type this version of transformers gives to the model, float32 audio will do.
+    for options in ({}, {"dtype": dtype}):
+        model = AutoModelForAudioClassification.from_pretrained(folder, **options)
+        batch = AutoFeatureExtractor.from_pretrained(folder)(
+            audio, sampling_rate=16_000, return_tensors="pt"
+        )
+        with torch.no_grad():
+            found = model(**batch).logits[0].float().softmax(dim=-1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.01)
+
+
 def test_pipeline_in_batches_gives_the_same(converted: Path, encoder: Encoder) -> None:
     classify = pipeline("audio-classification", str(converted), top_k=None, device="cpu")
     clips = [clip(20_000, 1), clip(70_000, 2), clip(55_000, 3)]

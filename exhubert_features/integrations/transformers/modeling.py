@@ -66,6 +66,8 @@ class ExHuBERTForAudioClassification(PreTrainedModel):
 
         lengths = None if attention_mask is None else attention_mask.sum(dim=-1)
         frames = None if lengths is None else frame_lengths(lengths, self.hubert.config)
+        # transformers 5 loads half-precision weights as they are; feature extractors make float32.
+        input_values = input_values.to(self.hubert.masked_spec_embed.dtype)
         hidden = self.hubert(input_values, lengths, self.config.num_hidden_layers, keep)
         logits = classify_frames(hidden, frames, self.projector, self.classifier)
         output = SequenceClassifierOutput(
