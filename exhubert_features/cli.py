@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = build_parser(command).parse_args(arguments)
         options.command_line = shlex.join(["exhubert", *arguments])  # for reports
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `exhubert inspect STORE | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141  # what the shell calls a process that SIGPIPE ended
     except ExHuBERTError as error:
         print(f"exhubert: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

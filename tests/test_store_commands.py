@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +50,16 @@ def test_inspect_says_what_is_in_a_store(store: Path, capsys: pytest.CaptureFixt
     assert data["fingerprint"]["spec"]["layers"] == [0, 1, 2, 4]
     assert (data["rows"], data["pending"]) == (4, [])
     assert data["hours"] == pytest.approx(4 * 3 / 3600)
+
+
+def test_a_reader_that_leaves_early_is_no_error(store: Path) -> None:
+    """As in ``exhubert inspect STORE | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "exhubert_features", "inspect", str(store)]
+    with os.fdopen(writing, "w") as closed:
+        found = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (found.returncode, found.stderr) == (141, b"")
 
 
 def test_inspect_names_what_an_interrupted_run_left(
