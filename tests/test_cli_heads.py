@@ -73,6 +73,15 @@ def test_train_then_evaluate(
     assert main([*evaluate, "--against", str(weak)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["difference"]["low"] > 0 and result["p_value"] < 0.05
+    assert json.loads((tmp_path / "cross" / "report.json").read_text())["comparison"]
+
+
+def test_epochs_that_ended_too_soon_are_named(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(store), "--target", "emotion", "--head", "mlp", "--layers", "3"]
+    assert main([*command, "--epochs", "1", "--folds", "2", "-o", str(tmp_path)]) == 0
+    assert "In 2 of 2 folds the last of 1 epochs was the best" in capsys.readouterr().out
 
 
 def test_regression_from_the_command_line(

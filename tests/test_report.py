@@ -18,7 +18,13 @@ from matplotlib.image import imread
 
 from exhubert_features.bootstrap import classification_metrics, regression_metrics
 from exhubert_features.metrics import Interval, softmax
-from exhubert_features.report import LayerCurve, Report, group_scores, write_report
+from exhubert_features.report import (
+    HeadComparison,
+    LayerCurve,
+    Report,
+    group_scores,
+    write_report,
+)
 
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 HOSTILE = (
@@ -314,3 +320,26 @@ def test_a_browser_paints_it_light_and_dark(tmp_path: Path) -> None:
         assert painted.std() > 0.05
         brightness.append(float(np.median(painted)))
     assert brightness[0] > 0.9 and brightness[1] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.2, "is 0.100 higher than that of heads/<b>"), (-0.1, 0.3, "so it may be chance")],
+)
+def test_comparison_stands_in_words_and_numbers(
+    tmp_path: Path, low: float, high: float, words: str
+) -> None:
+    difference = Interval(value=0.1, low=low, high=high)
+    found = HeadComparison(against="heads/<b>", difference=difference, p_value=0.03)
+    page = Page(write_report(tmp_path, classification(comparison=found)))
+    assert words in page.text
+    assert ("chance." in page.text) == (low < 0)
+    assert read_json(tmp_path)["comparison"]["difference"]["low"] == low
+
+
+@pytest.mark.parametrize(("speakers", "drawn"), [(9, "whole groups"), (1, "clips"), (60, "clips")])
+def test_page_says_what_the_intervals_were_drawn_over(
+    tmp_path: Path, speakers: int, drawn: str
+) -> None:
+    page = Page(write_report(tmp_path, regression(speakers=speakers)))
+    assert f"a bootstrap that draws {drawn}" in page.text

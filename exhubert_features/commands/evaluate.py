@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .labelled import add_label_arguments, read_labels, show_result
 
 if TYPE_CHECKING:
     from ..labels import Labels
-    from ..report import Report
+    from ..report import HeadComparison, Report
     from ..store import FeatureStore
 
 
@@ -50,16 +51,19 @@ def run(options: argparse.Namespace) -> int:
         command=options.command_line,
         seed=options.seed,
     )
+    if options.against:
+        comparison = _compare(options.against, report, store, labels)
+        report = replace(report, comparison=comparison)
     written = write_report(options.output, report)
-    more = _compare(options.against, report, store, labels) if options.against else {}
-    show_result(report, written, as_json=options.json, more=more)
+    show_result(report, written, as_json=options.json)
     return 0
 
 
-def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) -> dict[str, object]:
+def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) -> HeadComparison:
     """The main figure minus that of another head on the same clips."""
     from ..bootstrap import compare
     from ..heads import load_head
+    from ..report import HeadComparison
     from ..training import evaluate_head
     from ..training.outcome import predicted
 
@@ -72,5 +76,4 @@ def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) ->
         metric=next(iter(report.metrics)),
         classes=len(labels.classes),
     )
-    difference = {key: round(value, 4) for key, value in vars(found.difference).items()}
-    return {"against": other, "difference": difference, "p_value": round(found.p_value, 4)}
+    return HeadComparison(against=other, difference=found.difference, p_value=found.p_value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,21 +137,28 @@ def show_progress(word: str, done: int, total: int) -> None:
         print(f"\r{word}: {done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
-def show_result(report: Report, written: Path, *, as_json: bool, more: dict[str, object]) -> None:
+def show_result(
+    report: Report, written: Path, *, as_json: bool, more: Mapping[str, object] | None = None
+) -> None:
     """The main result, what to beware of, and where the report is."""
-    from ..report import metric_name
+    from ..report import comparison_words, metric_name, plain
 
+    more = more or {}
     name, main = next(iter(report.metrics.items()))
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
-        result |= {"clips": len(report.ids), "warnings": list(report.warnings)}
-        print(json.dumps({**result, "report": str(written)}, indent=1))
+        result |= {"clips": len(report.ids), "warnings": report.warnings}
+        if report.comparison:
+            result |= vars(report.comparison)
+        print(json.dumps(plain({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {len(report.ids)} clips."
     )
     print(report.protocol)
+    if report.comparison:
+        print(comparison_words(report))
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in report.warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .labelled import (
     add_label_arguments,
@@ -12,6 +13,9 @@ from .labelled import (
     show_progress,
     show_result,
 )
+
+if TYPE_CHECKING:
+    from ..training import Trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         method=describe(trained.head.config, layer_chosen=trained.curve is not None),
         features=trained.features,
         curve=trained.curve,
+        warnings=_epoch_warnings(trained, options.epochs),
         corpus=options.corpus,
         command=options.command_line,
         seed=options.seed,
@@ -79,3 +84,14 @@ def run(options: argparse.Namespace) -> int:
     more: dict[str, object] = {"head": options.output, "setting": trained.head.notes["setting"]}
     show_result(report, written, as_json=options.json, more=more)
     return 0
+
+
+def _epoch_warnings(trained: Trained, limit: int) -> list[str]:
+    """Were the folds still getting better when the epochs were over?"""
+    stopped = [setting.get("epochs") for setting in trained.outcome.chosen].count(limit)
+    if not stopped:
+        return []
+    return [
+        f"In {stopped} of {len(trained.outcome.chosen)} folds the last of {limit} epochs was the "
+        "best one: --epochs or --learning-rate may be too small"
+    ]

@@ -1,11 +1,23 @@
 """What an evaluation found, as a page, pictures and JSON."""
 
-from .report import LayerCurve, Report, group_scores, metric_name, write_report
+from .report import (
+    HeadComparison,
+    LayerCurve,
+    Report,
+    comparison_words,
+    group_scores,
+    metric_name,
+    plain,
+    write_report,
+)
 
 __all__ = [
+    "HeadComparison",
     "LayerCurve",
     "Report",
+    "comparison_words",
     "group_scores",
     "metric_name",
+    "plain",
     "write_report",
 ]

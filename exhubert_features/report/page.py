@@ -17,6 +17,7 @@ from .report import (
     LayerCurve,
     Report,
     chance_level,
+    comparison_words,
     confusion_counts,
     group_scores,
     is_grouped,
@@ -55,6 +56,10 @@ def render(report: Report, figures: Mapping[str, str]) -> str:
         main=_headline(report),
         grouped=is_grouped(report),
         facts=_facts(report),
+        comparison=comparison_words(report),
+        drawn="whole groups, since clips of one speaker are not independent"
+        if is_grouped(report) and len(np.unique(report.groups)) > 1
+        else "clips, as if each were independent",
         warnings=_warnings(report),
         metric_rows=[
             (metric_name(key), _number(value.value), _span(value))

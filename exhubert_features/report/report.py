@@ -44,6 +44,15 @@ class LayerCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadComparison:
+    """The main figure minus that of another head on the same clips."""
+
+    against: str
+    difference: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that one evaluation found, each clip predicted once, out of its fold.
 
@@ -65,6 +74,7 @@ class Report:
     # each: name, test_groups (list), train_clips, test_clips, chosen (dict), uar or ccc
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
+    comparison: HeadComparison | None = None
     map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
     # temperature (of all clips), ece, brier, and after scaling each fold by the temperature of
     # its inner folds: ece_scaled, brier_scaled
@@ -113,6 +123,21 @@ def write_report(directory: str | Path, report: Report) -> Path:
 def metric_name(key: str) -> str:
     """``macro_f1`` as people write it."""
     return _NAMES.get(key, key)
+
+
+def comparison_words(report: Report) -> str:
+    """How the other head fares on the same clips; nothing without one."""
+    found = report.comparison
+    if found is None:
+        return ""
+    gap = found.difference
+    certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
+    return (
+        f"On the same clips, {metric_name(next(iter(report.metrics)))} is {abs(gap.value):.3f} "
+        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}: the difference "
+        f"has a 95 % interval from {gap.low:.3f} to {gap.high:.3f} and p = {found.p_value:.3f}"
+        f"{certain}."
+    )
 
 
 def group_scores(report: Report) -> list[GroupScore]:
@@ -209,6 +234,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "classes": report.classes,
         "chance": chance_level(report),
         "metrics": report.metrics,
+        "comparison": report.comparison,
         "warnings": report.warnings,
         "failures": report.failures,
         "protocol": report.protocol,
