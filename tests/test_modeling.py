@@ -288,12 +288,24 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_dropout_and_masking_act_in_training_only() -> None:
-    model = small_model()
+NOISES = (
+    "hidden_dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "feat_proj_dropout",
+    "mask_time_prob",
+    "mask_feature_prob",
+)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("noise", [None, *NOISES])
+def test_dropout_and_masking_act_in_training_only(noise: str | None) -> None:
+    model = small_model(**{name: 0.5 if name == noise else 0.0 for name in NOISES})
     waveforms = torch.randn(1, 16_000)
     assert torch.equal(model(waveforms).logits, model(waveforms).logits)
     model.train()
-    assert not torch.equal(model(waveforms).logits, model(waveforms).logits)
+    assert torch.equal(model(waveforms).logits, model(waveforms).logits) is (noise is None)
 
 
 def test_loss_options_are_those_of_cross_entropy() -> None:

@@ -202,10 +202,11 @@ ORDERS = [
     "from transformers import AutoModelForAudioClassification; import exhubert_features",
 ]
 EACH = """
-import os, sys, warnings, torch
+import os, sys, warnings
+import scipy.optimize, torch.distributed.tensor, torchaudio  # once for all of them
 warnings.filterwarnings("error", message="transformers will not know")
 for order in sys.argv[2:]:
-    child = os.fork()  # torch is imported once for all
+    child = os.fork()
     if child == 0:
         exec(order)
         from transformers import AutoConfig, AutoFeatureExtractor
