@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -80,12 +81,13 @@ class FakeExtraction:
     segments: int = 0  # rows per clip, 0: one row named like the clip
     interrupt_at: int | None = None  # Ctrl-C after so many clips
     delay: float = 0.0  # seconds that a clip takes
+    ahead: int = 0  # clips taken before the first is given back, as decoding ahead does
     computed: list[str] = field(default_factory=list)
 
     def results(
         self, clips: Iterable[PlannedClip]
     ) -> Iterator[tuple[PlannedClip, list[ClipFeatures] | ClipFailure]]:
-        for clip in clips:
+        for clip in look_ahead(clips, self.ahead):
             if self.interrupt_at is not None and len(self.computed) >= self.interrupt_at:
                 raise KeyboardInterrupt
             self.computed.append(clip.id)
@@ -105,6 +107,16 @@ class FakeExtraction:
         ]
 
 
+def look_ahead(clips: Iterable[PlannedClip], count: int) -> Iterator[PlannedClip]:
+    """The clips in order, each ``count`` clips late."""
+    taken: deque[PlannedClip] = deque()
+    for clip in clips:
+        taken.append(clip)
+        if len(taken) > count:
+            yield taken.popleft()
+    yield from taken
+
+
 def make_extraction(count: int, *, prefix: str = "clip", **settings: object) -> FakeExtraction:
     """An extraction of ``count`` clips."""
     clips = [make_clip(f"{prefix}_{number:03d}") for number in range(count)]
@@ -113,7 +125,7 @@ def make_extraction(count: int, *, prefix: str = "clip", **settings: object) -> 
 
 def racing_extraction() -> FakeExtraction:
     """What the writers that get killed all try to store: 120 clips, one of which fails."""
-    return make_extraction(120, failing={"clip_013": "always"}, delay=0.0005)
+    return make_extraction(120, failing={"clip_013": "always"}, delay=0.0005, ahead=9)
 
 
 def nurse_writers() -> None:

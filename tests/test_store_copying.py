@@ -70,6 +70,18 @@ def test_merge_keeps_equal_clips_once(tmp_path: Path) -> None:
     assert grown.computed == ["clip_005", "clip_006"]
 
 
+def test_merge_keeps_the_windows_of_a_clip_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a shard is larger than what is copied at once."""
+    monkeypatch.setattr("exhubert_features.store.reading.BLOCK_BYTES", 1)
+    one = FeatureStore.write(tmp_path / "one", make_extraction(3, segments=4))
+    copy = merge([tmp_path / "one"], tmp_path / "copy").store
+    assert copy.ids == one.ids
+    assert len(copy) == 12
+    np.testing.assert_array_equal(copy.matrix(layer=1), one.matrix(layer=1))
+
+
 def test_merge_refuses_contradictions(tmp_path: Path) -> None:
     FeatureStore.write(tmp_path / "left", make_extraction(2))
     other = FakeExtraction([make_clip("clip_001", audio="another")])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +159,25 @@ def test_the_loser_of_a_race_keeps_only_what_is_new(tmp_path: Path) -> None:
     assert store.ids == list("abcdef")
     check_same(store, FakeExtraction(clips, fingerprint=data))
     assert verify(path, deep=True).problems == ()
+
+
+def test_what_another_stored_while_it_was_under_way_is_dropped(tmp_path: Path) -> None:
+    """Clips decoded ahead come back after the writer has learnt that another stored them."""
+    path = tmp_path / "store"
+    mine = make_extraction(6, ahead=6)
+    results = mine.results
+
+    def overtaken(clips: Iterable[PlannedClip]) -> Iterator:
+        for place, result in enumerate(results(clips)):
+            if not place:
+                FeatureStore.write(path, make_extraction(4), shard_clips=2)
+            yield result
+
+    mine.results = overtaken  # type: ignore[method-assign]
+    FeatureStore.write(path, mine, shard_clips=1)
+    assert len(mine.computed) == 6
+    assert verify(path, deep=True).problems == ()
+    check_same(FeatureStore(path), make_extraction(6))
 
 
 def test_a_writer_does_not_extract_what_another_stored_meanwhile(tmp_path: Path) -> None:

@@ -77,10 +77,7 @@ def merge(sources: Sequence[str | Path], destination: str | Path) -> Merged:
     with Writer(target, stores[0].fingerprint, provenance=stores[0].provenance) as writer:
         for store in stores:
             for block in store.blocks():
-                pairs = zip(block.text["clip_id"], block.text["audio_sha256"], strict=True)
-                writer.publish(
-                    block.select([row for row, pair in enumerate(pairs) if not writer.has(*pair)])
-                )
+                writer.publish(block)
         failures = {failure.id: failure for store in stores for failure in store.failures}
         for failure in failures.values():
             if failure.id not in writer.stored or not failure.audio_sha256:

@@ -115,12 +115,20 @@ class ShardReader:
         )
 
     def blocks(self, shard: int) -> Iterator[tuple[int, ShardRows]]:
-        """A shard in pieces of about 64 MB, each with the catalog row it begins at."""
-        place = self._catalog.shards[shard]
+        """A shard in pieces of about 64 MB, each with the catalog row it begins at.
+
+        The rows of a clip stay together: in a store, one shard holds all of them.
+        """
+        place, base = self._catalog.shards[shard], int(self._catalog.first[shard])
+        clips = self._catalog.text("clip_id")[base : base + place.rows]
         step = max(1, BLOCK_BYTES * place.rows // place.size)
-        for first in range(0, place.rows, step):
-            block = self.block(shard, first, min(step, place.rows - first))
-            yield int(self._catalog.first[shard]) + first, block
+        first = 0
+        while first < place.rows:
+            last = min(first + step, place.rows)
+            while last < place.rows and clips[last] == clips[last - 1]:
+                last += 1
+            yield base + first, self.block(shard, first, last - first)
+            first = last
 
     def _open(self, shard: int) -> io.FileIO:
         file = self._files.get(shard)

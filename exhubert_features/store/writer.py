@@ -135,7 +135,8 @@ class Writer:
 
     def publish(self, rows: ShardRows) -> None:
         """Publish rows as one shard, without those that another writer stored first."""
-        while len(rows):
+        # Also before the first try: rows were under way when an earlier shard told of others.
+        while len(rows := self._unstored(rows)):
             if publish(encode(rows, self._described), shard_path(self.store, self._next)):
                 # Reading back now finds a bad disk early, and the file still in memory.
                 self._written.append(read_table(shard_path(self.store, self._next), self._next))
@@ -143,8 +144,6 @@ class Writer:
                 self._remember(rows.text["clip_id"], rows.text["audio_sha256"], rows.text["id"])
                 return
             self._take_in(load_catalog(self.store, known=self._written))
-            pairs = zip(rows.text["clip_id"], rows.text["audio_sha256"], strict=True)
-            rows = rows.select([row for row, pair in enumerate(pairs) if not self.has(*pair)])
 
     def forget_resolved_failures(self, clips: Iterable[PlannedClip]) -> None:
         """Drop failure records of clips, or of their files, that are stored by now."""
@@ -153,6 +152,11 @@ class Writer:
         for path, failure in read_failures(self.store).items():
             if path not in self._failure_files and {failure.id, failure.file} & names:
                 path.unlink(missing_ok=True)
+
+    def _unstored(self, rows: ShardRows) -> ShardRows:
+        pairs = zip(rows.text["clip_id"], rows.text["audio_sha256"], strict=True)
+        new = [row for row, pair in enumerate(pairs) if not self.has(*pair)]
+        return rows if len(new) == len(rows) else rows.select(new)
 
     def _take_in(self, catalog: Catalog) -> None:
         self._next = next_number(self.store, catalog.shards)
