@@ -33,8 +33,6 @@ def write_emotional_store(
     What an emotion looks like is the same for every seed: stores differ as corpora do.
     """
     identity = {
-        "source": source,
-        "revision": None,
         "weights_sha256": "a" * 64,
         "architecture": "exhubert",
         "num_states": LAYERS,
@@ -43,8 +41,15 @@ def write_emotional_store(
         "precision": "float32",
     }
     spec = ExtractionSpec(frames=frames, preprocess=preprocess)  # type: ignore[arg-type]
-    rows = _rows(speakers, clips, seed, len(frames))
+    rows = _Rows(_rows(speakers, clips, seed, len(frames)))
+    rows.provenance = {"source": source}
     return FeatureStore.write(path, rows, fingerprint=fingerprint(spec, identity))
+
+
+class _Rows(list):
+    """Rows that say where their model lay, as an extraction does."""
+
+    provenance: dict[str, str]
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:

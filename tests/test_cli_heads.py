@@ -57,7 +57,8 @@ def test_train_then_evaluate(
     assert main([*train, "--corpus", "IEMOCAP", "-o", str(head)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["uar"] > 0.8 and result["setting"]["layer"] == 3
-    assert "fine-tuned on EmoSet++, which includes IEMOCAP" in result["warnings"][0]
+    expected = "weights used here were fine-tuned on EmoSet++, which includes IEMOCAP"
+    assert expected in result["warnings"][0]
     assert load_head(head).config.classes == EMOTIONS
     assert (head / "report.json").exists()
 

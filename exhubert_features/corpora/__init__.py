@@ -7,8 +7,7 @@ been fitted to that corpus' labels, very likely to its test speakers too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ..spec import DEFAULT_SOURCE
 
@@ -90,22 +89,24 @@ def find_corpus(text: str) -> str | None:
     return None
 
 
-def seen_in_training(model: Mapping[str, Any], hints: Iterable[str]) -> str | None:
+def seen_in_training(
+    hints: Iterable[str], *, architecture: str | None, source: str | None
+) -> str | None:
     """A warning when the encoder may have been fine-tuned on the corpus at hand.
 
     Parameters
     ----------
-    model
-        The ``model`` part of a store's fingerprint.
     hints
         The corpus' name as the user gave it; else names and paths that may speak of it.
+    architecture, source
+        Of the model, as a store's fingerprint and provenance have them.
     """
-    if model.get("architecture") == "hubert":
+    if architecture == "hubert":
         return None  # plain HuBERT was pre-trained without emotion labels
     corpus = next((found for found in map(find_corpus, hints) if found), None)
     if corpus is None:
         return None
-    if model.get("source") == DEFAULT_SOURCE:
+    if source == DEFAULT_SOURCE:
         weights = "The released ExHuBERT weights used here were"
     else:
         weights = "The released ExHuBERT, from which these weights may derive, was"

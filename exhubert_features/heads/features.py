@@ -15,10 +15,10 @@ from ..spec import ExtractionSpec
 
 Kind = Literal["linear", "mlp", "weighted", "attention"]
 
-# Parts of a fingerprint that do not change the numbers a head reads: where the weights came
-# from (their hash counts), the names of the logits, and what else was stored.
+# Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
+# and what else was stored.
 _NOT_COMPARED = {
-    "model": {"source", "revision", "labels"},
+    "model": {"labels"},
     "spec": {"layers", "pool", "frames", "logits"},
 }
 

@@ -198,7 +198,11 @@ def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
         hints = [corpus]
     else:
         hints = [str(store.path.resolve()), *store.column("file")[:1], *_meta_hints(store)]
-    note = seen_in_training(store.fingerprint["model"], hints)
+    note = seen_in_training(
+        hints,
+        architecture=store.fingerprint["model"].get("architecture"),
+        source=store.provenance.get("source"),
+    )
     if note and not corpus:
         found = next(filter(None, map(find_corpus, hints)))
         note += f" ({found} was recognised by name; --corpus NAME says otherwise)"
