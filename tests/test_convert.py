@@ -33,6 +33,8 @@ def test_converted_golden_checkpoint_keeps_parity(
     stored = json.loads((tmp_path / "converted" / "config.json").read_text())
     assert stored["model_type"] == "exhubert" and "auto_map" not in stored
     assert stored["id2label"] == {str(index): name for index, name in enumerate(LABELS)}
+    modes = {file.stat().st_mode for file in (tmp_path / "converted").iterdir()}
+    assert len(modes) == 1, "whoever may read one file may read all"
 
 
 @torch.no_grad()

@@ -56,6 +56,19 @@ def test_none_leaves_normalisation_to_the_caller(
     np.testing.assert_allclose(output.logits, golden["b_logits"], rtol=0, atol=1e-4)
 
 
+def test_masked_normalisation_is_huberts_own(encoder: Encoder) -> None:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    clips = [3 * noise(400) + 0.2, noise(2_000, 1)]  # short: n and n - 1 must not be mixed up
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    batch = extractor(clips, padding=True, sampling_rate=16_000, return_tensors="pt")
+    theirs = encoder(batch["input_values"], batch["attention_mask"].sum(1), preprocess="none")
+    ours = encoder(clips)
+    for row, frames in enumerate(ours.frame_lengths.tolist()):
+        found, expected = (output.layers[:, row, :frames] for output in (ours, theirs))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_output_is_named_and_shaped(encoder: Encoder) -> None:
     output = encoder([noise(16_000), noise(4_000)], layers=[0, 24, -1])
     assert output.layers.shape == (3, 2, 49, 32)
