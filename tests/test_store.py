@@ -16,7 +16,7 @@ import pytest
 from store_fakes import FakeExtraction, features_of, make_clip, make_extraction, make_fingerprint
 
 from exhubert_features import FeatureStore
-from exhubert_features.errors import FingerprintMismatch, StoreError
+from exhubert_features.errors import FingerprintMismatch, StoreError, UsageError
 from exhubert_features.records import ClipFailure
 from exhubert_features.spec import LABELS, ExtractionSpec
 
@@ -282,6 +282,8 @@ def test_shards_are_cut_by_bytes_and_by_time(tmp_path: Path) -> None:
     assert len(list((tmp_path / "bytes/shards").iterdir())) == 3
     FeatureStore.write(tmp_path / "time", make_extraction(3), shard_seconds=0)
     assert len(list((tmp_path / "time/shards").iterdir())) == 3
+    with pytest.raises(UsageError, match="0 clips"):
+        FeatureStore.write(tmp_path / "none", make_extraction(1), shard_clips=0)
 
 
 def test_progress_adds_up(tmp_path: Path) -> None:

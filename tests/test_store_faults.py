@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -167,13 +167,13 @@ def test_what_another_stored_while_it_was_under_way_is_dropped(tmp_path: Path) -
     mine = make_extraction(6, ahead=6)
     results = mine.results
 
-    def overtaken(clips: Iterable[PlannedClip]) -> Iterator:
+    def overtaken(clips: Iterator) -> Iterator:
         for place, result in enumerate(results(clips)):
             if not place:
                 FeatureStore.write(path, make_extraction(4), shard_clips=2)
             yield result
 
-    mine.results = overtaken  # type: ignore[method-assign]
+    mine.results = overtaken
     FeatureStore.write(path, mine, shard_clips=1)
     assert len(mine.computed) == 6
     assert verify(path, deep=True).problems == ()

@@ -53,10 +53,9 @@ class Writer:
             raise StoreError(
                 f"{store} is a file", expected="a folder", remedy="Packed stores are read-only"
             )
-        if min(shard_bytes, shard_clips, shard_seconds) <= 0:
+        if min(shard_bytes, shard_clips) < 1:
             raise UsageError(
-                f"a shard of {shard_clips} clips, {shard_bytes} bytes or {shard_seconds} s",
-                expected="limits above 0",
+                f"a shard of {shard_clips} clips and {shard_bytes} bytes", expected="at least 1"
             )
         create_store(store, fingerprint, provenance or {})
         self.store = store
