@@ -205,6 +205,8 @@ def test_spec_augment_only_on_request(small: str) -> None:
     changed = []
     for apply in (False, True):
         lobe = ExHuBERT(small, None, apply_spec_augment=apply).eval()
+        # Unused, it must not decay with the rest.
+        assert lobe.model.hubert.masked_spec_embed.requires_grad is apply
         before = lobe(wav)
         lobe.model.hubert.training = True  # the masking alone, without any dropout
         changed.append(not torch.equal(lobe(wav), before))
