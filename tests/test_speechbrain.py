@@ -242,6 +242,21 @@ def test_unknown_preprocessing_is_refused_at_once() -> None:
         ExHuBERT("no/model", None, preprocess="cards")
 
 
+def test_classifier_counts_own_frames_only(small: str) -> None:
+    lobe = ExHuBERT(small, None, freeze=True, output_logits=True)
+    classifier = EmotionClassifier(modules={"exhubert": lobe}, hparams={})
+    wav, lengths = ragged(16_000, 9_000)
+    probabilities, score, index, names = classifier.classify_batch(wav, lengths)
+    for row, samples in enumerate((16_000, 9_000)):
+        alone = lobe(wav[row : row + 1, :samples])
+        mean = classifier.encode_batch(wav, lengths)[row]
+        torch.testing.assert_close(mean, alone.embeddings[0].mean(0), rtol=0, atol=1e-5)
+        expected = alone.logits[0].softmax(dim=-1)
+        torch.testing.assert_close(probabilities[row], expected, rtol=0, atol=1e-5)
+        assert score[row] == probabilities[row].max()
+        assert names[row] == lobe.model.config.labels[int(index[row])]
+
+
 def test_classifier_needs_logits(small: str) -> None:
     lobe = ExHuBERT(small, None, freeze=True)
     classifier = EmotionClassifier(modules={"exhubert": lobe}, hparams={})

@@ -17,6 +17,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import Tensor, nn
 
 from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.checkpoint.expand import expand
 from exhubert_features.errors import CheckpointError
 from exhubert_features.speechbrain import ExHuBERT, WholeCheckpointer
 
@@ -62,16 +63,25 @@ def test_checkpoint_holds_only_what_trains(
     assert_same(fresh, saved)
 
 
-def test_recovered_gates_are_computed_again(small: str, tmp_path: Path) -> None:
-    """Identity gates are skipped; a checkpoint in which they learned must end that."""
-    lobe = ExHuBERT(small, None, output_logits=True)
+def test_recovered_gates_are_computed_again(tmp_path: Path) -> None:
+    """Identity gates are skipped; a checkpoint in which one learned must end that for this one."""
+    plain = write_random_checkpoint(tmp_path / "plain", layers=2, gated=False)
+    expand(plain, tmp_path / "extended")
+    source = str(tmp_path / "extended")
+    lobe = ExHuBERT(source, None, output_logits=True)
     with torch.no_grad():
         lobe.model.hubert.encoder.layers[0].gate_bb_linear.weight.mul_(3.0)
     lobe.save(tmp_path / "lobe.ckpt")
-    frozen = ExHuBERT(small, None, freeze=True, output_logits=True)
+    frozen = ExHuBERT(source, None, freeze=True, output_logits=True)
+
+    def skipped() -> list[bool]:
+        return [layer.identity_gate for layer in frozen.model.hubert.encoder.layers]
+
+    assert skipped() == [True, False, True, False]
     wav = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     before = frozen(wav).logits
     frozen.load(tmp_path / "lobe.ckpt")
+    assert skipped() == [False, False, True, False]
     after = frozen(wav).logits
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(lobe.eval()(wav).logits, after, rtol=0, atol=1e-5)
