@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +272,21 @@ def test_decoding_ahead_is_bounded_and_in_order() -> None:
     assert first.id == "0"
     assert len(loaded) <= 11  # 20 minutes of audio ahead, at 2 minutes each
     assert [clip.id for clip, _ in stream] == [clip.id for clip in clips[1:]]
+
+
+def test_the_first_clip_does_not_wait_for_all(encoder: Encoder) -> None:
+    extraction = extract({str(n): noise(400) for n in range(300)}, encoder, batch_size=1)
+    taken = 0
+
+    def counted() -> Iterator[PlannedClip]:
+        nonlocal taken
+        for clip in extraction.clips:
+            taken += 1
+            yield clip
+
+    clip, _ = next(extraction.results(counted()))
+    assert clip.id == "0"
+    assert taken < 200
 
 
 def test_decoding_stops_when_nobody_listens() -> None:

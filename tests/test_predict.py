@@ -149,6 +149,18 @@ def test_plots(tmp_path: Path, classes: tuple[str, ...]) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_plot_shows_arousal(tmp_path: Path) -> None:
+    """The same valence with all arousal low, and with all of it high."""
+    pictures = []
+    for scores in ((0.2, 0.3, 0.5, 0, 0, 0), (0, 0, 0, 0.2, 0.3, 0.5)):
+        window = Prediction(
+            id="x", file="x", start=0, end=3, classes=LABELS, scores=np.array(scores), target="t"
+        )
+        draw_timeline(tmp_path / "a.png", noise(48_000), [window], title="x")
+        pictures.append((tmp_path / "a.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
 def test_plot_of_a_recording(
     model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+import stat
 import subprocess
 import sys
 import threading
@@ -292,6 +293,28 @@ def test_orphans_go_after_their_lease_and_not_before(tmp_path: Path) -> None:
     check_same(FeatureStore.write(path, make_extraction(3)), make_extraction(3))
     assert not old.exists()
     assert young.exists()
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut would show, seen in the order of system calls."""
+    calls: list[str] = []
+    link, fsync = os.link, os.fsync
+
+    def record_fsync(descriptor: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append("sync folder" if folder else "sync file")
+        fsync(descriptor)
+
+    def record_link(source: Path, target: Path) -> None:
+        calls.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "link", record_link)
+    assert publish(b"x", tmp_path / "file")
+    assert calls == ["sync file", "link", "sync folder"]
 
 
 def test_without_hard_links_the_first_still_wins(
