@@ -213,6 +213,8 @@ for order in sys.argv[2:]:
         from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING as models
         assert type(AutoConfig.from_pretrained(sys.argv[1])) in models
         AutoFeatureExtractor.from_pretrained(sys.argv[1])
+        auto = sys.modules["transformers.models.auto.configuration_auto"]
+        assert type(auto.__spec__.loader) is type(auto.__loader__) is type(torch.__loader__)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, order
 """
