@@ -1,6 +1,6 @@
 """What an evaluation found, as a page, pictures and JSON."""
 
-from .report import (
+from .content import (
     HeadComparison,
     LayerCurve,
     Report,
@@ -8,8 +8,8 @@ from .report import (
     group_scores,
     metric_name,
     plain,
-    write_report,
 )
+from .writing import write_report
 
 __all__ = [
     "HeadComparison",

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .. import __version__
 from ..metrics import Interval
-from .report import (
+from .content import (
     LayerCurve,
     Report,
     chance_level,

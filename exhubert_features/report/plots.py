@@ -25,7 +25,7 @@ from ..metrics import Interval, calibration_bins
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .report import GroupScore, LayerCurve
+    from .content import GroupScore, LayerCurve
 
 # Okabe and Ito's colours that read on white and on black; every one also gets its own marker.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
