@@ -106,7 +106,9 @@ def test_same_embeddings_as_the_encoder(source: str) -> None:
     wav, lengths = ragged(16_000, 9_000)
     expected = load_encoder(source, device="cpu")(wav, torch.tensor([16_000, 9_000])).layers
     states = ExHuBERT(source, None, freeze=True, output_all_hiddens=True)(wav, lengths)
-    torch.testing.assert_close(states[:, 1, :27], expected[:, 1, :27], rtol=0, atol=1e-5)
+    # The lobe computes one padded batch, the encoder on a CPU each clip alone; states reach 40.
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(states[:, 1, :27], expected[:, 1, :27], rtol=0, atol=1e-5 * largest)
 
 
 def test_relative_lengths_refer_to_the_batch_as_given(source: str) -> None:
