@@ -282,22 +282,22 @@ def _stratified(
     from sklearn.model_selection import StratifiedGroupKFold
 
     classes = np.unique(strata(labels)[rows], return_inverse=True)[1]
-    count = min(folds, len(np.unique(owners)))
+    names, numbers = np.unique(owners, return_inverse=True)
+    count = min(folds, len(names))
     if count < 2:
         raise LabelError(
-            f"{len(np.unique(owners))} clips or groups cannot be split into {folds} folds",
+            f"{len(names)} clips or groups cannot be split into {folds} folds",
             expected="two or more",
         )
     if np.bincount(classes).max() < count:  # too few clips of any class to stratify by
-        return np.unique(owners, return_inverse=True)[1] % count
+        return numbers % count
     # Shuffled here: scikit-learn's own shuffling spreads classes unevenly before 1.8, the
     # first release that Python 3.10 does not get.
-    names = np.unique(owners, return_inverse=True)[1]
-    owners = np.random.default_rng(seed).permutation(names.max() + 1)[names]
+    shuffled = np.random.default_rng(seed).permutation(len(names))[numbers]
     splitter = StratifiedGroupKFold(count)
     parts = np.empty(len(classes), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for part, (_, test) in enumerate(splitter.split(classes, classes, owners)):
+        for part, (_, test) in enumerate(splitter.split(classes, classes, shuffled)):
             parts[test] = part
     return np.unique(parts, return_inverse=True)[1]
