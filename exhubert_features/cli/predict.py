@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
     """Audio, model and head, ready to run."""
     from ..extraction import Extraction
-    from ..extraction.planning import plan_clips
+    from ..extraction.sources import plan_clips
     from ..heads import load_head
     from ..prediction import prediction_spec
 
@@ -93,7 +93,7 @@ def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
 def check_plot(path: Path, clips: int) -> None:
     """Refuse, before the work is done, what could not be drawn after it."""
     from ..errors import UsageError
-    from ..prediction.timeline import SUFFIXES
+    from ..report.timeline import SUFFIXES
 
     if clips != 1:
         raise UsageError(f"--plot with {clips} clips", expected="one recording")
@@ -214,7 +214,7 @@ def flatten(described: dict[str, Any]) -> dict[str, Any]:
 def plot(extraction: Extraction, predictions: Sequence[Prediction], path: Path) -> None:
     """Draw the recording and what was heard in it."""
     from ..extraction.decoding import load_clip
-    from ..prediction.timeline import draw_timeline
+    from ..report.timeline import draw_timeline
 
     (clip,) = extraction.clips
     wave = load_clip(clip, extraction.plan, extraction.spec.channel)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, UsageError
-from ..heads import Head, HeadConfig, check_fingerprint
-from ..heads.features import Kind
-from ..labels import Labels
-from ..labels.splits import Fold, Protocol
+from ..evaluation import Labels
+from ..evaluation.outcome import CHOSEN_INSIDE, Outcome, evaluated_rows, fold_temperature
+from ..evaluation.splits import Fold, Protocol
 from ..metrics import fit_temperature
 from ..report import LayerCurve
 from ..store import FeatureStore
+from .features import HeadConfig, Kind, check_fingerprint
 from .fitting import Features, FitOptions, agree, choose, fit, outputs_of
-from .outcome import CHOSEN_INSIDE, Outcome, evaluated_rows, fold_temperature
+from .modules import Head
 from .probe import Probe, layer_curve, run_probe
 
 AUDIO_KEY = 16  # hex digits of a clip's hash kept with the head: enough to know it again

@@ -42,7 +42,7 @@ class ModelOutput(NamedTuple):
     loss: Tensor | None = None
 
 
-class Encoder(nn.Module):
+class TransformerStack(nn.Module):
     """Positional convolution and the layers."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -98,7 +98,7 @@ class Hubert(nn.Module):
         self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
-        self.encoder = Encoder(config)
+        self.encoder = TransformerStack(config)
 
     def forward(
         self,
@@ -107,7 +107,7 @@ class Hubert(nn.Module):
         deepest: int,
         keep: Callable[[int, Tensor], None],
     ) -> Tensor:
-        """Waveforms (B, N) to the state ``deepest`` (B, T, D); see :meth:`Encoder.forward`."""
+        """Waveforms (B, N) to the state ``deepest``, (B, T, D), showing each one to ``keep``."""
         hidden = self.feature_projection(self.feature_extractor(waveforms, lengths))
         frames = None if lengths is None else frame_lengths(lengths, self.config)
         if self.training:
@@ -143,16 +143,16 @@ class Hubert(nn.Module):
         return hidden
 
 
-class ExHuBERT(nn.Module):
+class ExHuBERTNetwork(nn.Module):
     """ExHuBERT, or a plain HuBERT when ``config.gated`` is False, with its head if it has one."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
         super().__init__()
         self.config = config
         self.hubert = Hubert(config)
-        if config.labels:
+        if config.classes:
             self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-            self.classifier = nn.Linear(config.classifier_proj_size, len(config.labels))
+            self.classifier = nn.Linear(config.classifier_proj_size, len(config.classes))
 
     @property
     def num_states(self) -> int:
@@ -203,7 +203,7 @@ class ExHuBERT(nn.Module):
             there; its result is kept in place of the state. Saves memory.
         """
         ids = resolve_layers(layers, self.num_states)
-        classify = (logits or labels is not None) and bool(self.config.labels)
+        classify = (logits or labels is not None) and bool(self.config.classes)
         if labels is not None and not classify:
             raise UsageError("labels for a model without a classification head")
         samples = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)

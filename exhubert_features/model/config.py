@@ -48,7 +48,7 @@ class ExHuBERTConfig:
     mask_feature_length: int = 10
     mask_feature_min_masks: int = 0
     gated: bool = True  # ExHuBERT's pairs of layers with gates; False: plain HuBERT
-    labels: tuple[str, ...] = ()  # class names; empty: no classification head
+    classes: tuple[str, ...] = ()  # class names; empty: no classification head
 
     def __post_init__(self) -> None:
         wrong = [
@@ -95,7 +95,7 @@ class ExHuBERTConfig:
             self.feat_extract_norm in ("layer", "group"),
             ["feat_extract_norm"],
         )
-        yield "distinct class names", len(set(self.labels)) == len(self.labels), ["labels"]
+        yield "distinct class names", len(set(self.classes)) == len(self.classes), ["classes"]
 
     def _refusal(self, names: Sequence[str], expected: str) -> CheckpointError:
         found = ", ".join(f"{name}: {getattr(self, name)!r}" for name in names)
@@ -107,7 +107,7 @@ class ExHuBERTConfig:
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], *, gated: bool, labels: Sequence[str] = ()
+        cls, data: Mapping[str, Any], *, gated: bool, classes: Sequence[str] = ()
     ) -> ExHuBERTConfig:
         """Read a ``config.json``; what the weights decide is given beside it.
 
@@ -117,7 +117,7 @@ class ExHuBERTConfig:
             The parsed JSON. Keys this model has no use for are ignored.
         gated
             Whether the weights hold gates.
-        labels
+        classes
             Class names, one for each row of the classifier; empty without a classifier.
         """
         for key, value in _REQUIRED.items():
@@ -127,28 +127,28 @@ class ExHuBERTConfig:
                     expected=f"{key}: {value!r}",
                     remedy="This variant of HuBERT is not supported",
                 )
-        known = {field.name for field in fields(cls)} - {"gated", "labels"}
+        known = {field.name for field in fields(cls)} - {"gated", "classes"}
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in data.items()
             if key in known
         }
-        return cls(**values, gated=gated, labels=tuple(labels))
+        return cls(**values, gated=gated, classes=tuple(classes))
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON data, without ``gated`` and ``labels``."""
+        """The same as JSON data, without ``gated`` and ``classes``."""
         data = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
-        del data["gated"], data["labels"]
+        del data["gated"], data["classes"]
         return {**data, **_REQUIRED}
 
 
 def _is_plausible(name: str, value: object, default: object) -> bool:
     """Whether a value is of its default's kind and in its range."""
     if isinstance(default, tuple):
-        kind = "" if name == "labels" else 1
+        kind = "" if name == "classes" else 1
         return isinstance(value, tuple) and all(_is_plausible(name, one, kind) for one in value)
     if isinstance(default, bool) or isinstance(value, bool):
         return type(value) is type(default)

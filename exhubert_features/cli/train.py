@@ -15,7 +15,7 @@ from .labelled import (
 )
 
 if TYPE_CHECKING:
-    from ..training import Trained
+    from ..heads.train import Trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--layers", help="use these layers together, such as 24 or 12,24,36")
-    parser.add_argument("--pool", help="comma-separated (default: all that are stored)")
+    parser.add_argument("--pools", "--pool", help="comma-separated (default: all that are stored)")
     parser.add_argument("--epochs", type=int, default=60, help="at most (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
     parser.add_argument("--hidden", type=int, default=128, help="default: %(default)s")
@@ -38,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..errors import UsageError
+    from ..evaluation.outcome import make_report
     from ..heads import save_head
+    from ..heads.fitting import FitOptions
+    from ..heads.train import describe, train_head
     from ..report import write_report
     from ..store import FeatureStore
-    from ..training import describe, train_head
-    from ..training.fitting import FitOptions
-    from ..training.outcome import make_report
 
     for name in ("epochs", "learning_rate", "hidden"):
         if not getattr(options, name) > 0:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         protocol,
         kind=options.head,
         layers=chosen_layers(options.layers, store) if options.layers else None,
-        pools=options.pool.split(",") if options.pool else None,
+        pools=options.pools.split(",") if options.pools else None,
         options=FitOptions(
             epochs=options.epochs,
             learning_rate=options.learning_rate,

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..spec import SAMPLE_RATE
-from .prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ..prediction import Prediction
 
 # Okabe and Ito's colours, which differ for any colour vision; more classes than colours repeat.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")

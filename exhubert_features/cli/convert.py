@@ -13,8 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a Hub id or a local folder")
     parser.add_argument("destination", metavar="DEST", type=Path, help="a new folder")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the stored weights")
-    parser.add_argument("--labels", metavar="A,B,C", help="class names, in logit order")
+    add_classes_argument(parser, help="class names, in logit order")
     add_hub_arguments(parser)
+
+
+def add_classes_argument(parser: argparse.ArgumentParser, *, help: str) -> None:
+    """``--classes``, and the name it had before, which old scripts still say."""
+    parser.add_argument("--classes", metavar="A,B,C", help=help)
+    parser.add_argument("--labels", dest="classes", help=argparse.SUPPRESS)
 
 
 def add_hub_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,16 +30,16 @@ def add_hub_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-files-only", action="store_true", help="never use the network")
 
 
-def split_labels(text: str | None) -> list[str] | None:
+def split_classes(text: str | None) -> list[str] | None:
     """Names between commas."""
     from ..errors import UsageError
 
     if text is None:
         return None
-    labels = [name.strip() for name in text.split(",")]
-    if not all(labels) or len(set(labels)) < len(labels):
-        raise UsageError(f"labels are {text!r}", expected="distinct names between commas")
-    return labels
+    classes = [name.strip() for name in text.split(",")]
+    if not all(classes) or len(set(classes)) < len(classes):
+        raise UsageError(f"classes are {text!r}", expected="distinct names between commas")
+    return classes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,13 +52,13 @@ def run(options: argparse.Namespace) -> int:
         options.source,
         options.destination,
         dtype=getattr(torch, options.dtype),
-        labels=split_labels(options.labels),
+        classes=split_classes(options.classes),
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
     )
     kind = "ExHuBERT" if config.gated else "HuBERT"
-    classes = ", ".join(config.labels) or "none"
+    classes = ", ".join(config.classes) or "none"
     size = (options.destination.expanduser() / "model.safetensors").stat().st_size
     print(f"{options.destination}: {kind}, {config.num_hidden_layers} layers, {options.dtype}")
     print(f"classes: {classes}")

@@ -1,9 +1,17 @@
 """The model in torch: sizes, building blocks, forward pass."""
 
-from .model import ExHuBERT, Hubert, ModelOutput, Reduce, classify_frames, frame_lengths, span_mask
+from .network import (
+    ExHuBERTNetwork,
+    Hubert,
+    ModelOutput,
+    Reduce,
+    classify_frames,
+    frame_lengths,
+    span_mask,
+)
 
 __all__ = [
-    "ExHuBERT",
+    "ExHuBERTNetwork",
     "Hubert",
     "ModelOutput",
     "Reduce",

@@ -47,9 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--layers", default="all", help="all, last, 0,12,24,48 or 0-48 (default: %(default)s)"
     )
-    group.add_argument("--pool", default="mean", help="any of mean,std,max (default: %(default)s)")
     group.add_argument(
-        "--frames", metavar="LAYERS", help="layers to keep frame by frame (100 KB a second each)"
+        "--pools", "--pool", default="mean", help="any of mean,std,max (default: %(default)s)"
+    )
+    group.add_argument(
+        "--frame-layers",
+        "--frames",
+        metavar="LAYERS",
+        help="layers to keep frame by frame (100 KB a second each)",
     )
     group.add_argument(
         "--segments", action="store_true", help="one row for each window instead of each clip"
@@ -74,12 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
     from ..extraction import Extraction
-    from ..extraction.planning import plan_clips
+    from ..extraction.sources import plan_clips
 
     # Read before audio and model, so that wrong usage shows at once.
     spec = read_spec(options)
     layers = parse_layers(options.layers)
-    frames = parse_layers(options.frames) if options.frames else ()
+    frames = parse_layers(options.frame_layers) if options.frame_layers else ()
     plan = plan_clips(
         options.input,
         channel=options.channel,
@@ -110,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
 def read_spec(options: argparse.Namespace) -> ExtractionSpec:
     """What the options ask for, but for the layers, which the model must be known for."""
     return ExtractionSpec(
-        pool=tuple(name.strip() for name in options.pool.split(",")),
+        pools=tuple(name.strip() for name in options.pools.split(",")),
         preprocess=options.preprocess,
         window=options.window,
         hop=options.window if options.hop is None else options.hop,
@@ -127,7 +132,7 @@ def choose_layers(
     return replace(
         spec,
         layers=resolve_layers(layers, num_states),
-        frames=resolve_layers(frames, num_states) if frames != () else (),
+        frame_layers=resolve_layers(frames, num_states) if frames != () else (),
     )
 
 

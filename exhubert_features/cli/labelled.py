@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..labels import Labels
-    from ..labels.splits import Protocol
+    from ..evaluation import Labels
+    from ..evaluation.splits import Protocol
     from ..report import Report
     from ..store import FeatureStore
 
@@ -76,7 +76,7 @@ def read_labels(
     needs_groups: bool = True,
 ) -> Labels:
     """The labels that the options name; without groups where none are needed or there."""
-    from ..labels import failed_rows, join_labels, read_table, store_rows
+    from ..evaluation import failed_rows, join_labels, read_table, store_rows
 
     clips = store_rows(store)
     table = read_table(options.labels) if options.labels else None
@@ -98,7 +98,7 @@ def read_labels(
 def make_folds(options: argparse.Namespace, store: FeatureStore) -> tuple[Labels, Protocol]:
     """Labels and folds that the options name."""
     from ..errors import UsageError
-    from ..labels.splits import make_protocol
+    from ..evaluation.splits import make_protocol
 
     if not options.target:
         raise UsageError("--target is missing", expected="the column to predict")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .labelled import add_label_arguments, read_labels, show_result
 
 if TYPE_CHECKING:
-    from ..labels import Labels
+    from ..evaluation import Labels
     from ..report import HeadComparison, Report
     from ..store import FeatureStore
 
@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..evaluation.outcome import make_report
     from ..heads import load_head
+    from ..heads.train import evaluate_head
     from ..report import write_report
     from ..store import FeatureStore
-    from ..training import evaluate_head
-    from ..training.outcome import make_report
 
     head = load_head(options.head)
     store = FeatureStore(options.store)
@@ -62,10 +62,10 @@ def run(options: argparse.Namespace) -> int:
 def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) -> HeadComparison:
     """The main figure minus that of another head on the same clips."""
     from ..bootstrap import compare
+    from ..evaluation.outcome import predicted
     from ..heads import load_head
+    from ..heads.train import evaluate_head
     from ..report import HeadComparison
-    from ..training import evaluate_head
-    from ..training.outcome import predicted
 
     outcome, _, _ = evaluate_head(load_head(other), store, labels)
     found = compare(

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..bootstrap import FEW_GROUPS, classification_metrics, regression_metrics
 from ..corpora import find_corpus, seen_in_training
-from ..labels import Labels
-from ..labels.splits import Fold, Protocol
 from ..metrics import (
     Interval,
     absent_classes,
@@ -27,6 +24,9 @@ from ..metrics import (
 )
 from ..report import LayerCurve, Report
 from ..store import FeatureStore
+from ..version import __version__
+from .labels import Labels
+from .splits import Fold, Protocol
 
 CHOSEN_INSIDE = "chosen inside the training part of each fold, never by a tested clip"
 VERSIONS = ("numpy", "torch", "scikit-learn", "h5py")

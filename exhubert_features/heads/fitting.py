@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..heads import Batch, FeatureReader, Head, HeadConfig, LinearHead, build_head
-from ..labels import Labels
-from ..labels.splits import Fold
+from ..evaluation import Labels
+from ..evaluation.outcome import main_score
+from ..evaluation.splits import Fold
 from ..store import FeatureStore
 from . import descent
-from .outcome import main_score
-from .shrinkage import NEVER
+from .features import Batch, FeatureReader, HeadConfig
+from .linear import NEVER
+from .modules import Head, LinearHead, build_head
 
 ROWS_AT_ONCE = 256  # 51 MB of all layers, so that a pass over a store stays small
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .convert import add_hub_arguments, split_labels
+from .convert import add_classes_argument, add_hub_arguments, split_classes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SOURCE", help="a HuBERT with stable layer norm: Hub id or folder"
     )
     parser.add_argument("destination", metavar="DEST", type=Path, help="a new folder")
-    parser.add_argument(
-        "--labels",
-        metavar="A,B,C",
-        help="classes of the head; default: the source's own, or the released six",
+    add_classes_argument(
+        parser, help="classes of the head; default: the source's own, or the released six"
     )
     parser.add_argument("--seed", type=int, default=0, help="of a new head (default: 0)")
     add_hub_arguments(parser)
@@ -30,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     config = expand(
         options.source,
         options.destination,
-        labels=split_labels(options.labels),
+        classes=split_classes(options.classes),
         seed=options.seed,
         revision=options.revision,
         cache_dir=options.cache_dir,
@@ -41,5 +39,5 @@ def run(options: argparse.Namespace) -> int:
         f"{options.destination}: {half} layers became {config.num_hidden_layers}; the even ones "
         "are the originals, the odd ones start silent and learn"
     )
-    print(f"classes: {', '.join(config.labels)}")
+    print(f"classes: {', '.join(config.classes)}")
     return 0

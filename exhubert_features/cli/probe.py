@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..evaluation.outcome import make_report
+    from ..heads.probe import describe_probe, layer_curve, probe_outcome, run_probe
     from ..report import write_report
     from ..store import FeatureStore
-    from ..training.outcome import make_report
-    from ..training.probe import describe_probe, layer_curve, probe_outcome, run_probe
 
     store = FeatureStore(options.store)
     labels, protocol = make_folds(options, store)

@@ -55,7 +55,7 @@ def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
         "files": np.array(store.column("file")),
         "starts": np.array(store.column("start")),
         "ends": np.array(store.column("end")),
-        "labels": np.array(store.labels),
+        "labels": np.array(store.classes),
     }
     if store.has_logits:
         arrays["logits"] = store.logits()
@@ -71,7 +71,7 @@ def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
     rows = store.to_dataframe()
     parts = [rows]
     if store.has_logits:
-        names = [f"logit_{label}" for label in store.labels]
+        names = [f"logit_{label}" for label in store.classes]
         parts.append(pd.DataFrame(store.logits(), index=rows.index, columns=names))
     features = store.matrix(layer=layer, pool=pool).astype("float32")
     names = [f"feature_{number}" for number in range(features.shape[1])]

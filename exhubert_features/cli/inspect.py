@@ -75,7 +75,9 @@ def _show(summary: dict[str, Any]) -> None:
     print(f"  layers    {_ranges(spec['layers'])} of {model['num_states']}, {spec['dtype']}")
     print(f"  pooled    {', '.join(spec['pool'])}")
     print(
-        f"  frames    of layers {_ranges(spec['frames'])}" if spec["frames"] else "  frames    no"
+        f"  frames    of layers {_ranges(spec['frames'])}"
+        if spec["frame_layers"]
+        else "  frames    no"
     )
     print(
         f"  logits    {', '.join(model['labels']) or 'no'}" if spec["logits"] else "  logits    no"

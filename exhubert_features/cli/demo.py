@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
 def claim(folder: Path) -> None:
     """Take a folder that is empty or holds this very demo, and no other."""
-    from .. import __version__
     from ..errors import UsageError
+    from ..version import __version__
 
     note = folder / "demo.json"
     settings = {"exhubert demo": __version__, "hidden": HIDDEN, "conv": CONV,

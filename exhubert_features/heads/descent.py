@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LabelError
-from ..heads import Head
-from ..labels import Labels
+from ..evaluation import Labels
+from .modules import Head
 
 if TYPE_CHECKING:
     from .fitting import Features, FitOptions

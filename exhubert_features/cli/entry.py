@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from . import __version__
-from .errors import ExHuBERTError
+from ..errors import ExHuBERTError
+from ..version import __version__
 
 # Name and one-line help stand here so that `exhubert --help` imports no command at all.
 COMMANDS = {
@@ -41,7 +41,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == command:
-            module = import_module(f".commands.{name}", __package__)
+            module = import_module(f".{name}", __package__)
             module.add_arguments(child)
             child.set_defaults(run=module.run)
     return parser
@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 141  # what the shell calls a process that SIGPIPE ended
     except ExHuBERTError as error:
-        print(f"exhubert: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"exhubert: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("exhubert: interrupted", file=sys.stderr)  # noqa: T201
+        print("exhubert: interrupted", file=sys.stderr)
         return 130
 
 

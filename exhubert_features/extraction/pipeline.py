@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..encoder import Encoder
 from ..errors import AudioError, UsageError
+from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec, fingerprint, resolve_layers
 from .assembly import ClipAssembly
 from .decoding import Decoded, decode_ahead, load_clip
-from .planning import Plan, Source, failure, plan_clips, worker_count
 from .pooling import parts_of, pool_frames
+from .sources import Plan, Source, failure, plan_clips, worker_count
 from .windows import Window, plan_windows
 
 # Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
@@ -31,7 +31,7 @@ Result = list[ClipFeatures] | ClipFailure
 
 def extract(
     source: Source,
-    encoder: Encoder,
+    encoder: Inference,
     spec: ExtractionSpec | None = None,
     *,
     batch_size: int | None = None,
@@ -82,7 +82,7 @@ class Extraction:
     def __init__(
         self,
         plan: Plan,
-        encoder: Encoder,
+        encoder: Inference,
         spec: ExtractionSpec,
         *,
         batch_size: int | None = None,
@@ -102,9 +102,11 @@ class Extraction:
         self.batch_size = batch_size or max(1, int(seconds / spec.window))
         self._workers = worker_count(workers)
         self._strict = strict
-        self._parts = parts_of(spec.pool)
+        self._parts = parts_of(spec.pools)
         self._layers = resolve_layers(spec.layers, encoder.num_states)
-        self._frames = resolve_layers(spec.frames, encoder.num_states) if spec.frames else ()
+        self._frames = (
+            resolve_layers(spec.frame_layers, encoder.num_states) if spec.frame_layers else ()
+        )
         self._wanted = sorted({*self._layers, *self._frames})
         if strict and self.rejected:
             raise AudioError(self.rejected[0].reason, kind=self.rejected[0].kind)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
-from ..extraction import Extraction
-from ..heads import Head, check_fingerprint, extraction_spec
-from ..records import ClipFailure, ClipFeatures
-from ..spec import AROUSAL, VALENCE, ExtractionSpec
+from .errors import UsageError
+from .extraction import Extraction
+from .heads import Head, check_fingerprint, extraction_spec
+from .records import ClipFailure, ClipFeatures
+from .spec import AROUSAL, VALENCE, ExtractionSpec
 
 ROWS_AT_ONCE = 16  # for a head: few, so that frames of long clips do not pile up
 
@@ -81,8 +81,8 @@ def prediction_spec(head: Head | None, asked: ExtractionSpec, *, timeline: bool)
     return replace(
         trained,
         layers=head.config.layers if pooled else (0,),
-        pool=head.config.pools or ("mean",),
-        frames=() if pooled else head.config.layers,
+        pools=head.config.pools or ("mean",),
+        frame_layers=() if pooled else head.config.layers,
         logits=False,
         segments=timeline or trained.segments,
         hop=min(asked.hop, trained.window) if timeline else trained.hop,
@@ -107,8 +107,8 @@ def predict(extraction: Extraction, head: Head | None = None) -> Iterator[Predic
 
 
 def _by_classifier(extraction: Extraction) -> Iterator[Prediction | ClipFailure]:
-    labels = extraction.encoder.labels
-    if not labels:
+    classes = extraction.encoder.classes
+    if not classes:
         raise UsageError(
             "the model has no classifier", remedy="Use another --model, or a trained --head"
         )
@@ -117,7 +117,7 @@ def _by_classifier(extraction: Extraction) -> Iterator[Prediction | ClipFailure]
             yield row
         elif row.logits is not None:
             odds = np.exp(row.logits.astype(np.float64) - row.logits.max())
-            yield _prediction(row, labels, odds / odds.sum())
+            yield _prediction(row, classes, odds / odds.sum())
 
 
 def _as_trained(head: Head, fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..labels import Labels
-from ..labels.labels import Task
-from ..labels.splits import Protocol
+from ..evaluation import Labels
+from ..evaluation.labels import Task
+from ..evaluation.outcome import CHOSEN_INSIDE, Outcome, fold_temperature, main_score
+from ..evaluation.splits import Protocol
 from ..report import LayerCurve
 from ..store import FeatureStore
-from .outcome import CHOSEN_INSIDE, Outcome, fold_temperature, main_score
-from .shrinkage import SHRINKAGES, BlockSums
+from .linear import SHRINKAGES, BlockSums
 
 LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer

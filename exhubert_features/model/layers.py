@@ -187,7 +187,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One transformer layer (norm first or norm last) and, in ExHuBERT, its gate.
+    """One transformer layer (norm first or norm last) and, in ExHuBERTNetwork, its gate.
 
     Even layers of ExHuBERT are the frozen originals; an odd layer's gated output is added to
     its input, so zero odd gates and identity even gates give back the original HuBERT.
@@ -198,7 +198,7 @@ class EncoderLayer(nn.Module):
         width = config.hidden_size
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
-        self.identity_gate = False  # set by ExHuBERT.detect_identity_gates
+        self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
         self.attention = Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
