@@ -1,0 +1,1 @@
+"""What predictions are worth: labels, splits, figures of merit, intervals and tests."""
