@@ -1,0 +1,155 @@
+"""Which of the six classes a label belongs to. The table is data, and the user's own goes first."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .. import spec
+from ..errors import CorpusError, UsageError
+
+CLASSES: tuple[str, ...] = spec.LABELS
+STATUSES = ("card", "inference", "ambiguous")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """What a label becomes.
+
+    ``number`` is 0..5 in logit order; None: the label is left without a class. ``source`` is
+    ``card`` (an example on the model's card), ``inference`` (ours), ``ambiguous`` (ours, with a
+    serious ``alternative``) or ``user``.
+    """
+
+    label: str
+    number: int | None
+    source: str
+    alternative: int | None = None
+    note: str = ""
+
+    @property
+    def arousal(self) -> str:
+        """``low``, ``high``, or nothing for a label without a class."""
+        return "" if self.number is None else CLASSES[self.number].split("-")[0]
+
+    @property
+    def valence(self) -> str:
+        """``negative``, ``neutral``, ``positive``, or nothing for a label without a class."""
+        return "" if self.number is None else CLASSES[self.number].split("-")[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SixClassMap:
+    """The table: (corpus or nothing, label) -> class."""
+
+    rows: Mapping[tuple[str, str], Mapped]
+
+    def find(self, label: str, corpus: str = "") -> Mapped | None:
+        """The row for a label of a corpus; None where there is none."""
+        word = _word(label)
+        return self.rows.get((corpus, word)) or self.rows.get(("", word))
+
+    def unused(self, labels: Iterable[str]) -> list[str]:
+        """Labels of the user's rows that no clip has."""
+        there = {_word(label) for label in labels}
+        own = [row.label for (_, word), row in self.rows.items() if _is_idle(row, word, there)]
+        return sorted(own)
+
+
+@cache
+def shipped_map() -> SixClassMap:
+    """The package's own table."""
+    path = Path(__file__).with_name("six_classes.csv")
+    rows: dict[tuple[str, str], Mapped] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            mapped = Mapped(
+                label=row["label"],
+                number=_number(row["class"]),
+                source=row["status"],
+                alternative=_number(row["alternative"]),
+                note=row["note"],
+            )
+            for word in (row["label"], *filter(None, row["synonyms"].split("|"))):
+                rows["", _word(word)] = mapped
+    return SixClassMap(rows=rows)
+
+
+def read_map(path: Path) -> SixClassMap:
+    """The package's table under the user's own rows.
+
+    Parameters
+    ----------
+    path
+        CSV or TSV with the columns ``label``, ``class`` (0 to 5, a class' name, or nothing to
+        leave the label without a class) and optionally ``corpus``, for rows that hold for one
+        corpus only.
+    """
+    rows = dict(shipped_map().rows)
+    own: dict[tuple[str, str], Mapped] = {}
+    for line, row in enumerate(_table(path), start=2):
+        label, corpus = str(row.get("label") or ""), str(row.get("corpus") or "")
+        where = f"{path}, line {line}"
+        if not label.strip():
+            raise CorpusError(f"{where} names no label")
+        try:
+            number = _number(str(row.get("class") or ""))
+        except ValueError as error:
+            raise CorpusError(
+                f"{where} gives {label!r} the class {row['class']!r}",
+                expected=f"0 to 5, one of {', '.join(CLASSES)}, or nothing",
+            ) from error
+        key = (corpus.strip().lower(), _word(label))
+        if key in own and own[key].number != number:
+            raise CorpusError(f"{where} gives {label!r} a second class")
+        own[key] = Mapped(label=label.strip(), number=number, source="user")
+    return SixClassMap(rows={**_without_synonyms(rows, own), **own})
+
+
+def _without_synonyms(
+    rows: dict[tuple[str, str], Mapped], own: Mapping[tuple[str, str], Mapped]
+) -> dict[tuple[str, str], Mapped]:
+    """The shipped rows, where a word of the user's moves all synonyms of it along."""
+    moved = {rows[key].label: mapped for key, mapped in own.items() if key in rows}
+    return {key: moved.get(row.label, row) for key, row in rows.items()}
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            table = csv.DictReader(stream, delimiter=delimiter)
+            columns = [(name or "").strip().lower() for name in table.fieldnames or ()]
+            if not {"label", "class"} <= set(columns):
+                raise UsageError(
+                    f"{path} has the columns {', '.join(columns) or 'none'}",
+                    expected="label and class (and corpus, where a row holds for one only)",
+                )
+            table.fieldnames = columns
+            return list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"the map {path} cannot be read ({error})") from error
+
+
+def _number(text: str) -> int | None:
+    """0..5 out of a number or a class' name; None for nothing; ValueError for anything else."""
+    text = text.strip()
+    if not text:
+        return None
+    number = CLASSES.index(text) if text in CLASSES else int(text)
+    if not 0 <= number < len(CLASSES):
+        raise ValueError(f"{number} is no class")
+    return number
+
+
+def _word(label: str) -> str:
+    return re.sub(r"[\s_-]+", " ", label).strip().casefold()
+
+
+def _is_idle(row: Mapped, word: str, there: set[str]) -> bool:
+    return row.source == "user" and word == _word(row.label) and word not in there
