@@ -20,7 +20,7 @@ DEFAULT_SOURCE = "amiriparian/ExHuBERT"
 DEFAULT_REVISION = "b158d45ed8578432468f3ab8d46cbe5974380812"  # what published work pins
 
 # The released six classes, in logit order: index = 3 * arousal + valence.
-LABELS = (
+CLASSES = (
     "low-negative",
     "low-neutral",
     "low-positive",
@@ -28,13 +28,14 @@ LABELS = (
     "high-neutral",
     "high-positive",
 )
-AROUSAL = {label: label.split("-")[0] for label in LABELS}
-VALENCE = {label: label.split("-")[1] for label in LABELS}
+AROUSAL = {label: label.split("-")[0] for label in CLASSES}
+VALENCE = {label: label.split("-")[1] for label in CLASSES}
 
 # Raised whenever our own code changes the numbers it writes for the same weights and audio.
 NUMERICS_VERSION = 1
 
 Preprocess = Literal["card", "masked", "none"]
+DEFAULT_PREPROCESS: Preprocess = "card"  # what the released model was trained on
 Precision = Literal["float32", "bfloat16", "float16"]
 Layers = int | Sequence[int] | None
 POOLS = ("mean", "std", "max")
@@ -45,10 +46,10 @@ class ExtractionSpec:
     """Which numbers to keep for each clip. Equal specs and weights give equal features."""
 
     layers: tuple[int, ...] | None = None  # hidden-state ids; None is all (49 for ExHuBERT)
-    pool: tuple[str, ...] = ("mean",)  # 100 KB a clip at all layers; frames are 15 MB for 3 s
-    frames: tuple[int, ...] = ()  # hidden-state ids to keep unpooled; none by default
+    pools: tuple[str, ...] = ("mean",)  # 100 KB a clip at all layers; frames are 15 MB for 3 s
+    frame_layers: tuple[int, ...] = ()  # hidden-state ids to keep unpooled; none by default
     logits: bool = True
-    preprocess: Preprocess = "card"  # what the released model was trained on
+    preprocess: Preprocess = DEFAULT_PREPROCESS
     window: float = 3.0  # seconds; the length the released model was trained on
     hop: float = 3.0  # seconds between windows; equal to the window: no overlap
     segments: bool = False  # one row per window instead of one per clip
@@ -56,10 +57,10 @@ class ExtractionSpec:
     channel: int | None = None  # None: the mean of all channels
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.pool if name not in POOLS]
-        if unknown or not self.pool or len(set(self.pool)) != len(self.pool):
+        unknown = [name for name in self.pools if name not in POOLS]
+        if unknown or not self.pools or len(set(self.pools)) != len(self.pools):
             raise UsageError(
-                f"pool is {','.join(self.pool) or 'empty'}",
+                f"pools is {','.join(self.pools) or 'empty'}",
                 expected=f"distinct names out of {', '.join(POOLS)}",
             )
         if self.preprocess not in ("card", "masked"):
@@ -79,16 +80,18 @@ class ExtractionSpec:
 def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:
     """Hidden-state ids 0 .. count-1 out of a selection.
 
-    ``None`` is all, an int n the last n, a sequence the ids themselves (negative from the
-    end). Index 0 is the encoder's input, index k the output of layer k-1.
+    ``None`` is all, a number the one of that id, a sequence several; negative ids count from
+    the end. Id 0 is the encoder's input, id k the output of layer k-1.
+
+    Examples
+    --------
+    >>> resolve_layers(12, 49)
+    (12,)
+    >>> resolve_layers([0, -1], 49)
+    (0, 48)
     """
     if layers is None:
         return tuple(range(count))
-    if isinstance(layers, Integral) and not isinstance(layers, bool):
-        last = int(layers)
-        if not 1 <= last <= count:
-            raise UsageError(f"layers is {last}", expected=f"the last 1 to {count} layers")
-        return tuple(range(count - last, count))
     ids = list(layers) if isinstance(layers, Iterable) else [layers]
     if any(isinstance(one, bool) or not isinstance(one, Integral) for one in ids):
         raise UsageError(f"layers is {layers!r}", expected="None, an int or a list of ints")
@@ -127,10 +130,10 @@ def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, 
     """
     settings = asdict(spec)
     settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
-    settings["frames"] = (
-        list(resolve_layers(spec.frames, identity["num_states"])) if (spec.frames) else []
+    settings["frame_layers"] = (
+        list(resolve_layers(spec.frame_layers, identity["num_states"])) if spec.frame_layers else []
     )
-    settings["pool"] = list(spec.pool)
+    settings["pools"] = list(spec.pools)
     return {
         "model": dict(identity),
         "spec": settings,
@@ -138,6 +141,16 @@ def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, 
         "resampler": "torchaudio sinc_interp_hann width 6 rolloff 0.99",
         "numerics": NUMERICS_VERSION,
     }
+
+
+def current_words(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint whose keys may be those of version 0.1.0, under today's keys."""
+    renamed = {"model": {"labels": "classes"}, "spec": {"pool": "pools", "frames": "frame_layers"}}
+    current = dict(data)
+    for part, words in renamed.items():
+        if isinstance(data.get(part), Mapping):
+            current[part] = {words.get(key, key): value for key, value in data[part].items()}
+    return current
 
 
 def fingerprint_key(data: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exhubert_features.labels import Labels, join_labels, store_rows
+from exhubert_features.evaluation import Labels, join_labels, store_rows
 from exhubert_features.records import ClipFailure, ClipFeatures
 from exhubert_features.spec import ExtractionSpec, fingerprint
 from exhubert_features.store import FeatureStore
@@ -37,10 +37,10 @@ def write_emotional_store(
         "architecture": "exhubert",
         "num_states": LAYERS,
         "hidden_size": WIDTH,
-        "labels": ["x", "y"],
+        "classes": ["x", "y"],
         "precision": "float32",
     }
-    spec = ExtractionSpec(frames=frames, preprocess=preprocess)  # type: ignore[arg-type]
+    spec = ExtractionSpec(frame_layers=frames, preprocess=preprocess)  # type: ignore[arg-type]
     rows = _Rows(_rows(speakers, clips, seed, len(frames)))
     rows.provenance = {"source": source}
     return FeatureStore.write(path, rows, fingerprint=fingerprint(spec, identity))

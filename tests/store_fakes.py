@@ -16,7 +16,7 @@ import numpy as np
 
 from exhubert_features import FeatureStore
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
-from exhubert_features.spec import LABELS, ExtractionSpec, fingerprint
+from exhubert_features.spec import CLASSES, ExtractionSpec, fingerprint
 
 WIDTH = 8
 
@@ -30,7 +30,7 @@ def make_fingerprint(
         "weights_sha256": "0" * 64,
         "num_states": states,
         "hidden_size": WIDTH,
-        "labels": list(LABELS),
+        "classes": list(CLASSES),
         "precision": "float32",
     }
     return fingerprint(spec or ExtractionSpec(), identity | model)
@@ -51,10 +51,10 @@ def features_of(
     seed = int(clip.audio_sha256[:8], 16) + int(start * 1000)
     random = np.random.default_rng(seed)
     width = data["model"]["hidden_size"]
-    shape = (len(spec["layers"]), len(spec["pool"]), width)
+    shape = (len(spec["layers"]), len(spec["pools"]), width)
     frames = None
-    if spec["frames"]:
-        frames = random.normal(size=(len(spec["frames"]), 1 + seed % 5, width)).astype("f4")
+    if spec["frame_layers"]:
+        frames = random.normal(size=(len(spec["frame_layers"]), 1 + seed % 5, width)).astype("f4")
     return ClipFeatures(
         id=name or clip.id,
         clip_id=clip.id,
@@ -64,7 +64,7 @@ def features_of(
         samples=clip.samples,
         audio_sha256=clip.audio_sha256,
         pooled=random.normal(size=shape).astype("f4"),
-        logits=random.normal(size=len(LABELS)).astype("f4") if spec["logits"] else None,
+        logits=random.normal(size=len(CLASSES)).astype("f4") if spec["logits"] else None,
         frames=frames,
         meta=dict(clip.meta),
     )

@@ -15,22 +15,38 @@ HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audint
 
 # The architecture, bottom up: a unit (a file, or a package) imports only units of lower tiers.
 TIERS = (
-    {"errors"},
-    {"records", "spec"},
-    {"audio", "corpora", "metrics", "modeling", "store", "synthetic", "waveforms"},
-    {"bootstrap", "checkpoint", "dataset", "heads", "labels", "report"},
-    {"encoder", "training"},
+    {"errors", "version"},
+    {"files", "records", "spec", "tables"},
+    {"fingerprint"},
+    {
+        "audio",
+        "bootstrap",
+        "corpora",
+        "metrics",
+        "model",
+        "report",
+        "store",
+        "synthetic",
+        "waveforms",
+    },
+    {"bootstrap", "checkpoint", "dataset"},
+    {"evaluation"},
+    {"heads", "inference"},
     {"extraction"},
-    {"bench", "prediction"},
-    {"commands", "integrations", "speechbrain"},
-    {"autoregister", "cli"},
+    {"prediction"},
+    {"encoder"},
+    {"bench"},
+    {"cli", "integrations", "speechbrain"},
     {"__init__", "__main__"},
 )
-# Two sides that meet only above them: features can be made without a store, and heads are
-# trained on a store without an encoder at hand that could silently make features again.
-ENCODER_SIDE = {"audio", "checkpoint", "encoder", "extraction", "modeling", "waveforms"}
-STORE_SIDE = {"bootstrap", "dataset", "heads", "labels", "metrics", "report", "store", "training"}
-WITHOUT_TORCH = {"errors", "records", "spec", "metrics", "bootstrap", "store", "labels", "report"}
+# Two sides that meet only above them: heads are trained on a store without an encoder at hand
+# that could silently make features again.
+ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
+STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
+WITHOUT_TORCH = {
+    *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *("bootstrap", "corpora", "evaluation", "metrics", "report"),
+}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

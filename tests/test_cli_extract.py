@@ -19,10 +19,9 @@ import soundfile
 
 from exhubert_features import FeatureStore
 from exhubert_features.checkpoint.saving import write_random_checkpoint
-from exhubert_features.cli import main
-from exhubert_features.commands import progress
-from exhubert_features.commands.progress import Interrupt, Progress
-from exhubert_features.commands.wording import count, duration, size
+from exhubert_features.cli import main, progress
+from exhubert_features.cli.progress import Interrupt, Progress
+from exhubert_features.cli.wording import count, duration, size
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:

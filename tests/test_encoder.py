@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exhubert_features import LABELS, Encoder, load_encoder
+from exhubert_features import CLASSES, Encoder, load_encoder
 from exhubert_features.checkpoint import load_model
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.spec import AROUSAL, VALENCE
@@ -74,9 +74,9 @@ def test_output_is_named_and_shaped(encoder: Encoder) -> None:
     assert output.layers.shape == (3, 2, 49, 32)
     assert output.layer_ids == (0, 24, 48)
     assert output.frame_lengths.tolist() == [49, 12]
-    assert output.labels == LABELS
+    assert output.classes == CLASSES
     torch.testing.assert_close(output.probabilities.sum(1), torch.ones(2))
-    assert [f"{AROUSAL[label]}-{VALENCE[label]}" for label in LABELS] == list(LABELS)
+    assert [f"{AROUSAL[label]}-{VALENCE[label]}" for label in CLASSES] == list(CLASSES)
 
 
 LENGTHS = st.lists(st.integers(400, 12_000), min_size=2, max_size=5)

@@ -24,7 +24,7 @@ from exhubert_features.heads import (
 from exhubert_features.records import ClipFeatures
 from exhubert_features.spec import ExtractionSpec, fingerprint
 
-SPEC = ExtractionSpec(layers=(2, 5, 9), pool=("mean", "std"), frames=(5, 9))
+SPEC = ExtractionSpec(layers=(2, 5, 9), pools=("mean", "std"), frame_layers=(5, 9))
 IDENTITY = {
     "weights_sha256": "f" * 64,
     "architecture": "exhubert",
@@ -203,7 +203,7 @@ def test_other_features_are_refused_and_the_difference_named(found: dict, named:
 
 
 def test_the_same_numbers_from_elsewhere_are_accepted() -> None:
-    found = changed(model__labels=["z"], spec__layers=[2, 9, 5], spec__logits=False)
+    found = changed(model__classes=["z"], spec__layers=[2, 9, 5], spec__logits=False)
     assert trained(POOLED).predict_features([row()], fingerprint=found).ids == ("x",)
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
-from exhubert_features.training.shrinkage import NEVER, BlockSums, LinearMap
+from exhubert_features.heads.linear import NEVER, BlockSums, LinearMap
 
 SIZES = (40, 50, 60, 30)
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from ..records import ClipFeatures
-from ..spec import LABELS, ExtractionSpec, fingerprint
+from ..spec import CLASSES, ExtractionSpec, fingerprint
 from ..store import FeatureStore
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def model_fingerprint(width: int, spec: ExtractionSpec) -> dict:
         "weights_sha256": "0" * 64,
         "num_states": LAYERS,
         "hidden_size": width,
-        "labels": list(LABELS),
+        "labels": list(CLASSES),
         "precision": "float32",
     }
     return fingerprint(spec, identity)
@@ -66,7 +66,7 @@ def model_fingerprint(width: int, spec: ExtractionSpec) -> dict:
 def synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeatures]:
     """Rows that differ, made faster than any store can take them."""
     noise = np.random.default_rng(0).normal(size=layers * width + count).astype(np.float16)
-    logits = np.zeros(len(LABELS), np.float32)
+    logits = np.zeros(len(CLASSES), np.float32)
     for number in range(count):
         yield ClipFeatures(
             id=f"speaker_{number % 97:02d}/clip_{number:07d}",

@@ -18,8 +18,8 @@ Kind = Literal["linear", "mlp", "weighted", "attention"]
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
 # and what else was stored.
 _NOT_COMPARED = {
-    "model": {"labels"},
-    "spec": {"layers", "pool", "frames", "logits"},
+    "model": {"classes"},
+    "spec": {"layers", "pools", "frame_layers", "logits"},
 }
 
 
@@ -74,9 +74,9 @@ class FeatureReader:
         spec = found["spec"]
         if self.config.pools:
             self.layers = _positions("layers", self.config.layers, spec["layers"])
-            self.pools = _positions("pools", self.config.pools, spec["pool"])
+            self.pools = _positions("pools", self.config.pools, spec["pools"])
         else:
-            self.layers = _positions("frame layers", self.config.layers, spec["frames"])
+            self.layers = _positions("frame layers", self.config.layers, spec["frame_layers"])
 
     def batch(self, rows: Iterable[FeatureRow]) -> Batch:
         """Features of some rows in float32; frames padded, with their lengths."""

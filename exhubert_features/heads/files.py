@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from .. import __version__
 from ..errors import CheckpointError
+from ..spec import current_words
 from ..store.files import publish
+from ..version import __version__
 from .features import HeadConfig
 from .modules import HEADS, Head, build_head
 
@@ -80,7 +81,7 @@ def load_head(path: str | Path) -> Head:
         head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{card_file} and its weights do not fit: {error}") from error
-    head.fingerprint = card["fingerprint"]
+    head.fingerprint = current_words(card["fingerprint"])
     head.notes = card["notes"]
     return head.eval().requires_grad_(False)
 

@@ -40,14 +40,14 @@ def pack(source: str | Path, destination: str | Path) -> FeatureStore:
     numbers["frame_end"] = np.cumsum(frames)
     spec, model = store.fingerprint["spec"], store.fingerprint["model"]
     dtype = np.dtype(spec["dtype"])
-    width, layers, pools = model["hidden_size"], len(spec["layers"]), len(spec["pool"])
+    width, layers, pools = model["hidden_size"], len(spec["layers"]), len(spec["pools"])
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "pooled": ((len(store), layers, pools, width), dtype)
     }
     if store.has_logits:
-        shapes["logits"] = ((len(store), len(store.labels)), np.dtype(np.float32))
-    if spec["frames"]:
-        shapes["frames"] = ((len(spec["frames"]), int(frames.sum()), width), dtype)
+        shapes["logits"] = ((len(store), len(store.classes)), np.dtype(np.float32))
+    if spec["frame_layers"]:
+        shapes["frames"] = ((len(spec["frame_layers"]), int(frames.sum()), width), dtype)
     write_packed(
         path,
         store.blocks(),

@@ -20,10 +20,10 @@ class Fitness:
     def __init__(self, fingerprint: Mapping[str, Any]) -> None:
         spec, model = fingerprint["spec"], fingerprint["model"]
         self._dtype = np.dtype(spec["dtype"])
-        self._pooled = (len(spec["layers"]), len(spec["pool"]), model["hidden_size"])
+        self._pooled = (len(spec["layers"]), len(spec["pools"]), model["hidden_size"])
         # A model without a classifier has no logits to give.
-        self._logits = bool(spec["logits"] and model["labels"])
-        self._frames = bool(spec["frames"])
+        self._logits = bool(spec["logits"] and model["classes"])
+        self._frames = bool(spec["frame_layers"])
 
     def refusal(self, clip: PlannedClip, rows: Sequence[ClipFeatures]) -> ClipFailure | None:
         """Why a clip's rows must not be stored, or None when they may.

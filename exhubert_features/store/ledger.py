@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
 from ..records import ClipFailure, PlannedClip
+from ..spec import current_words
 from .catalog import QUARANTINE, SHARDS, STATE
 from .files import publish, read_json, remove_orphans, write_error, write_json
 from .shard import FORMAT, VERSION
@@ -88,7 +89,7 @@ def read_manifest(store: Path) -> dict[str, Any]:
         )
     data = read_json(path)
     check_version(path, data.get("format"), data.get("version"))
-    return data
+    return {**data, "fingerprint": current_words(data["fingerprint"])}
 
 
 def check_version(path: Path, name: object, version: object) -> None:

@@ -31,8 +31,8 @@ class ShardReader:
         self._store = store
         self._catalog = catalog
         self._dtype = np.dtype(spec["dtype"])
-        self._layers, self._pools = len(spec["layers"]), len(spec["pool"])
-        self._frame_layers = len(spec["frames"])
+        self._layers, self._pools = len(spec["layers"]), len(spec["pools"])
+        self._frame_layers = len(spec["frame_layers"])
         self._files: OrderedDict[int, io.FileIO] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .. import __version__
 from ..errors import DamagedStore
 from ..records import ClipFeatures
+from ..spec import current_words
+from ..version import __version__
 
 FORMAT = "exhubert-features"
 VERSION = 1
@@ -46,7 +47,7 @@ NUMBERS = {
 }
 _README = (
     "Row k of every dataset belongs to id[k]. pooled[k, i, j] is layer layers[i], pool pools[j]; "
-    "logits[k] follows labels; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i]."
+    "logits[k] follows classes; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i]."
 )
 
 
@@ -139,9 +140,9 @@ def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) ->
         "fingerprint": json.dumps(fingerprint, sort_keys=True),
         "provenance": json.dumps(provenance, sort_keys=True),
         "layers": np.array(spec["layers"], dtype="<i8"),
-        "pools": list(spec["pool"]),
-        "frame_layers": np.array(spec["frames"], dtype="<i8"),
-        "labels": list(model["labels"]),
+        "pools": list(spec["pools"]),
+        "frame_layers": np.array(spec["frame_layers"], dtype="<i8"),
+        "classes": list(model["classes"]),
         "software": json.dumps(software),
         "machine": platform.machine(),
     }
@@ -151,9 +152,9 @@ def estimate_bytes(fingerprint: Mapping[str, Any], clips: int, frames: int) -> i
     """About how many bytes a store will take for so many rows and frames (at 50 a second)."""
     spec, model = fingerprint["spec"], fingerprint["model"]
     value = np.dtype(spec["dtype"]).itemsize * model["hidden_size"]
-    pooled = len(spec["layers"]) * len(spec["pool"]) * value
-    logits = 4 * len(model["labels"]) if spec["logits"] else 0
-    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec["frames"]) * value
+    pooled = len(spec["layers"]) * len(spec["pools"]) * value
+    logits = 4 * len(model["classes"]) if spec["logits"] else 0
+    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec["frame_layers"]) * value
 
 
 def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
@@ -174,7 +175,8 @@ def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
 def describe(path: Path) -> dict[str, Any]:
     """``fingerprint`` and ``provenance`` of a shard whose bytes were checked."""
     with h5py.File(path, "r", locking=False) as file:
-        return {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
+        found = {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
+    return {**found, "fingerprint": current_words(found["fingerprint"])}
 
 
 def write_columns(

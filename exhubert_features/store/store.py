@@ -119,22 +119,22 @@ class FeatureStore:
     @property
     def frame_layers(self) -> tuple[int, ...]:
         """Hidden-state ids that are stored frame by frame."""
-        return tuple(self.fingerprint["spec"]["frames"])
+        return tuple(self.fingerprint["spec"]["frame_layers"])
 
     @property
     def pools(self) -> tuple[str, ...]:
         """Poolings that are stored."""
-        return tuple(self.fingerprint["spec"]["pool"])
+        return tuple(self.fingerprint["spec"]["pools"])
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def classes(self) -> tuple[str, ...]:
         """Class names of the logits, in their order."""
-        return tuple(self.fingerprint["model"]["labels"])
+        return tuple(self.fingerprint["model"]["classes"])
 
     @property
     def has_logits(self) -> bool:
         """Whether class scores are stored: asked for, and the model has a classifier."""
-        return bool(self.fingerprint["spec"]["logits"] and self.labels)
+        return bool(self.fingerprint["spec"]["logits"] and self.classes)
 
     @property
     def failures(self) -> tuple[StoredFailure, ...]:
@@ -267,7 +267,7 @@ class FeatureStore:
         """Class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
         if not self.has_logits:
             raise StoreError(f"{self.path} holds no logits")
-        out = np.empty((len(self), len(self.labels)), np.float32)
+        out = np.empty((len(self), len(self.classes)), np.float32)
         for shard, rows, where in self._live_rows():
             whole = self._reader.logits(shard, 0, self._catalog.shards[shard].rows)
             out[where] = whole[rows]  # type: ignore[index]

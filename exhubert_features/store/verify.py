@@ -149,7 +149,7 @@ def _check_shard(
         raise DamagedStore(f"{path} has columns of {sorted(counts)} rows")
     spec = fingerprint["spec"]
     with h5py.File(path, "r", locking=False) as file:
-        pooled = (place.rows, len(spec["layers"]), len(spec["pool"]), place.width)
+        pooled = (place.rows, len(spec["layers"]), len(spec["pools"]), place.width)
         if file["pooled"].shape != pooled or file["pooled"].dtype != spec["dtype"]:
             raise DamagedStore(f"{path} has pooled {file['pooled'].shape}, expected {pooled}")
     ends = table.numbers["frame_end"]
