@@ -34,10 +34,7 @@ def emoset() -> dict[str, Facts]:
     text = Path(__file__).with_name("emoset.json").read_text(encoding="utf-8")
     found = [
         Facts(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in entry.items()
-            }
+            **{**entry, "aliases": tuple(entry["aliases"]), "clips": tuple(entry.get("clips", ()))}
         )
         for entry in json.loads(text)
     ]

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CorpusError
+from ..spec import CLASSES
 from .clips import Clip
 from .corpus import Corpus
 from .reading import Problem, Reading, read_corpus
-from .six_classes import CLASSES, Mapped, SixClassMap, shipped_map
+from .six_classes import Mapped, SixClassMap, shipped_map
 
 SHOWN = 3  # examples of each kind of problem
 Row = dict[str, str]
@@ -115,7 +116,8 @@ def _name_problems(corpus: Corpus, reading: Reading, *, lenient: bool) -> None:
     if lenient:
         raise CorpusError(f"no clip below {reading.tree.root} is left", expected=corpus.layout)
     raise CorpusError(
-        f"{reading.tree.root} is not whole {corpus.name}: {'; '.join(problem_words(reading))}",
+        f"{reading.tree.root} is no whole and clean copy of {corpus.name}: "
+        f"{'; '.join(problem_words(reading))}",
         expected=corpus.layout,
         remedy=_remedy(reading),
     )

@@ -95,7 +95,7 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
         clips=tuple(sorted(clips, key=lambda clip: (clip.file, clip.start or 0.0, clip.id))),
         problems=tuple(found.problems),
         left_out=tuple(found.left_out),
-        repeated=tuple(found.repeated),
+        repeated=tuple(dict.fromkeys(found.repeated)),
         beside=len(beside),
     )
 

@@ -10,11 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import spec
 from ..errors import CorpusError, UsageError
-
-CLASSES: tuple[str, ...] = spec.LABELS
-STATUSES = ("card", "inference", "ambiguous")
+from ..spec import AROUSAL, CLASSES, VALENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +32,12 @@ class Mapped:
     @property
     def arousal(self) -> str:
         """``low``, ``high``, or nothing for a label without a class."""
-        return "" if self.number is None else CLASSES[self.number].split("-")[0]
+        return "" if self.number is None else AROUSAL[CLASSES[self.number]]
 
     @property
     def valence(self) -> str:
         """``negative``, ``neutral``, ``positive``, or nothing for a label without a class."""
-        return "" if self.number is None else CLASSES[self.number].split("-")[1]
+        return "" if self.number is None else VALENCE[CLASSES[self.number]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,11 @@ PARTS = {
     "test": "test testing",
 }
 SPLITS = {word: part for part, words in PARTS.items() for word in words.split()}
-KNOWN = ("session", "language", "gender", "sentence", "intensity", "corpus")
-RATINGS = ("arousal", "valence")  # columns of a manifest are of the six classes; these are not
+TAKEN = {  # columns of a manifest; others are carried along
+    *("id", "start", "end", "speaker", "split", "fold", "session", "language", "gender"),
+    *("sentence", "intensity", "corpus", "label6", "label6_source", *FILE_COLUMNS, *LABEL_COLUMNS),
+}
+RATINGS = ("arousal", "valence")  # numbers of raters, not the words of the six classes
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,8 @@ def _describe(match: re.Match[str], side: Mapping[str, list[Row]]) -> Iterable[C
 
 
 def _clip(row: Row, label: str, file: str) -> Clip:
-    columns = {"id", "start", "end", "speaker", "split", "fold", *FILE_COLUMNS, *LABEL_COLUMNS}
-    extra = {
-        f"{key}_rating" if key in RATINGS else key: value
-        for key, value in row.cells.items()
-        if key not in columns and key not in KNOWN and not key.startswith("label6")
-    }
+    extra = {key: value for key, value in row.cells.items() if key not in (*TAKEN, *RATINGS)}
+    extra |= {f"{key}_rating": row.get(key) for key in RATINGS if _is_number(row.get(key))}
     split = row.get("split")
     return Clip(
         id=_id(row, file),
@@ -134,8 +133,13 @@ def _clip(row: Row, label: str, file: str) -> Clip:
         speaker=row.get("speaker"),
         split=SPLITS.get(split.lower(), split),
         fold=row.get("fold"),
+        session=row.get("session"),
+        language=row.get("language"),
+        gender=row.get("gender"),
+        sentence=row.get("sentence"),
+        intensity=row.get("intensity"),
+        corpus=row.get("corpus"),
         extra=extra,
-        **{key: row.get(key) for key in KNOWN},
     )
 
 
@@ -180,6 +184,14 @@ def _seconds(row: Row, column: str) -> float | None:
         return float(text) if text else None
     except ValueError as error:
         raise CorpusError(f"{row.where} has the {column} {text!r}", expected="seconds") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _rows(table: Path) -> list[Row]:

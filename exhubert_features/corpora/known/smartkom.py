@@ -42,7 +42,7 @@ class Partitur:
 
 def load(tree: Tree) -> Mapping[str, Partitur]:
     """The Partitur of each session but those of gestures, which are called SMA."""
-    found = {}
+    found: dict[str, Partitur] = {}
     for name in tree.find(r"(?:.*/)?(?P<session>[^/]+)/(?P=session)_(?!SMA)[^/]{3}\.par"):
         path = tree.root / name
         found.setdefault(path.parent.name, _read(path, tree.root))
@@ -118,5 +118,5 @@ CORPUS = Corpus(
     load=load,
     spare=rule(r"(?P<session>[^/]+)/(?P=session)[^/d]"),  # d is the microphone taken first
     distinctive=False,
-    division=Division(words="five folds of whole speakers, the fifth for the test", folds=dealt()),
+    division=Division(words="five folds of whole speakers; test on the fifth, develop on the fourth", folds=dealt()),
 )
