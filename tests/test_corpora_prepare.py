@@ -21,7 +21,6 @@ from exhubert_features.corpora import (
     prepare,
 )
 from exhubert_features.corpora.known import CORPORA
-from exhubert_features.corpora.manifests import COLUMNS
 from exhubert_features.errors import CorpusError, UsageError
 from exhubert_features.extraction.sources import plan_clips
 
@@ -191,7 +190,9 @@ def test_a_foreign_file_is_an_error_that_names_it(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", CORPORA)
 def test_an_empty_file_is_an_error(name: str, tmp_path: Path) -> None:
     folder = build(name, tmp_path)
-    victim = prepare(CORPORA[name], tmp_path).clips[-1]
+    reading = prepare(CORPORA[name], tmp_path).reading
+    doubled = {Path(file).stem for file in reading.repeated}
+    victim = next(clip for clip in reading.clips if Path(clip.file).stem not in doubled)
     folder.write(victim.file, b"")
     with pytest.raises(CorpusError, match=r"damaged|cannot be read"):
         prepare(CORPORA[name], tmp_path)
@@ -307,40 +308,17 @@ def test_rows_hold_the_columns_in_order(tmp_path: Path) -> None:
         "id,file,start,end,label,label6,arousal,valence,speaker,session,split,fold,language,"
         "gender,sentence,intensity,corpus,label6_source"
     )
-    row = next(row for row in reader if row["id"] == "12b10La")
-    assert row == dict(
-        zip(
-            COLUMNS,
-            (
-                "12b10La",
-                "wav/12b10La.wav",
-                "",
-                "",
-                "boredom",
-                "0",
-                "low",
-                "negative",
-                "12",
-                "",
-                "test",
-                "5",
-                "de",
-                "male",
-                "b10",
-                "",
-                "emodb",
-                "inference",
-            ),
-            strict=True,
-        )
+    line = (
+        "12b10La,wav/12b10La.wav,,,boredom,0,low,negative,12,,test,6,de,male,b10,,emodb,inference"
     )
+    assert line in text.splitlines()
 
 
 def test_speechbrain_items(tmp_path: Path) -> None:
     items = json.loads(as_speechbrain(manifest_rows(prepared("smartkom", tmp_path))))
     item = items["w000_pk_AAA_001"]
     assert item["wav"] == "{data_root}/SK-Public/w000_pk/w000_pkd.wav"
-    assert (item["start"], item["end"]) == (0.1, 0.193813)  # samples 1600 to 3101
+    assert (item["start"], item["end"]) == (0.1, 0.193812)  # samples 1600 to 3101
     assert (item["label"], item["label6"]) == ("happiness", 5)
     assert items["w000_pk_AAA_004"]["label6"] == ""  # the rest has no class
 
@@ -540,7 +518,7 @@ def test_smartkom_cuts_turns_and_takes_the_state_they_overlap_most(tmp_path: Pat
     rows = by_id(prepared("smartkom", tmp_path))
     row = rows["w002_pk_AAC_002"]
     assert (row["label"], row["speaker"], row["session"]) == ("anger", "AAC", "w002_pk")
-    assert (row["start"], row["end"]) == ("0.2", "0.293813")
+    assert (row["start"], row["end"]) == ("0.2", "0.293812")
     assert row["file"].endswith("w002_pkd.wav")
     path = tmp_path / "SK-Public/w000_pk/w000_pk_AAA.par"
     path.write_text(

@@ -105,49 +105,45 @@ def seen_in_training(
 
 def _spoken_of(text: str) -> dict[str, bool]:
     """Corpora that a name or path speaks of, and whether that is certain."""
+    if not re.search(r"[/\\]", text) and plain(text) in names_in_use():
+        return {names_in_use()[plain(text)]: True}  # somebody calls it so
     parts = _parts(text)
-    if len(parts) == 1 and not re.search(r"[/\\]", text):
-        whole = names_in_use().get(plain(text))
-        if whole:
-            return {whole: True}  # somebody calls it so
-    words = {word for part in parts for word in _words(part.lower())}
-    hinted = bool(words & HINTS)
+    hints = [set(_words(part.lower())) & HINTS for part in parts]
     found: dict[str, bool] = {}
-    for part in parts:
+    for index, part in enumerate(parts):
+        hinted = any(hints[:index] + hints[index + 1 :])
         for corpus, certain in _in_component(part).items():
             found[corpus] = found.get(corpus, False) or certain or hinted
     return found
 
 
 def _in_component(part: str) -> dict[str, bool]:
-    """Corpora that one folder or title speaks of; uncertain ones need another hint."""
-    names = names_in_use()
-    whole = names.get(plain(part))
-    found = {}
-    if whole:
-        found[whole] = not _is_common(plain(part)) or _has_own_spelling(part, whole)
+    """Corpora that one folder or title speaks of; uncertain ones need another hint.
+
+    A weak name counts as the whole of it, or with a second name of the same corpus.
+    """
+    whole = names_in_use().get(plain(part))
+    found = {whole: _is_clear(part, plain(part) in WORDS)} if whole else {}
+    names: dict[str, set[str]] = defaultdict(set)
     words = _words(part)
     for length in range(min(_longest(), len(words)), 0, -1):
         for start in range(len(words) - length + 1):
             spelled = "".join(words[start : start + length])
-            corpus = names.get(spelled.lower())
-            if corpus is None or corpus in found or len(spelled) <= SHORT:
-                continue
-            if spelled.lower() in WORDS | COMMON:
-                if _has_own_spelling(spelled, corpus):
+            corpus = names_in_use().get(spelled.lower())
+            if corpus is not None:
+                names[corpus].add(spelled.lower())
+                if len(names[corpus]) > 1 or _is_clear(spelled):
                     found[corpus] = True
-            else:
-                found[corpus] = True
     return found
 
 
-def _is_common(name: str) -> bool:
-    return len(name) <= SHORT or name in COMMON
-
-
-def _has_own_spelling(text: str, corpus: str) -> bool:
-    """``DEMoS`` and ``MELD`` are no words, ``demos`` and ``Urdu`` are."""
-    return len(text) > SHORT and text == corpus and sum(map(str.isupper, text)) > 1
+def _is_clear(text: str, among_words: bool = False) -> bool:
+    """Whether a name says enough by itself: ``DEMoS`` and ``MELD`` do, ``demos`` does not."""
+    name = plain(text)
+    if len(name) <= SHORT:
+        return False
+    own = text in emoset() and sum(map(str.isupper, text)) > 1
+    return own or among_words or name not in COMMON | WORDS
 
 
 def _parts(text: str) -> list[str]:
@@ -172,14 +168,14 @@ def _longest() -> int:
 
 
 def _fitting(files: Iterable[str]) -> dict[str, set[str]]:
-    """Files that fit the rule of each corpus; of equal names in several folders, one."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    """Files that fit the rule of each corpus; of those that say the same, one."""
+    found: dict[str, dict[tuple[str | None, ...], str]] = defaultdict(dict)
     rules = [(corpus, _official(corpus)) for corpus in CORPORA.values() if corpus.distinctive]
     for file in files:
         tail = "/".join(file.split("/")[-DEPTH:])
         for corpus, name in rules:
             if match := fits(corpus.rule, tail):
-                found[name].setdefault(match[0].rsplit("/", 1)[-1], tail)
+                found[name].setdefault(match.groups(), tail)
     return {name: set(tails.values()) for name, tails in found.items()}
 
 

@@ -42,5 +42,8 @@ CORPUS = Corpus(
         r"(?P<emotion>rab|tri|gio|pau|dis|col|sor|neu)\d{2}[a-z])"
     ),
     describe=describe,
-    division=Division(words="five folds of whole speakers; test on the fifth, develop on the fourth", folds=dealt()),
+    division=Division(
+        words="five folds of whole speakers; test on the fifth, develop on the fourth",
+        folds=dealt(),
+    ),
 )

@@ -34,5 +34,8 @@ CORPUS = Corpus(
     describe=describe,
     exceptions={r"s6_.*": "subject 6 was never cut into sentences"},
     videos=True,
-    division=Division(words="five folds of whole subjects; test on the fifth, develop on the fourth", folds=dealt()),
+    division=Division(
+        words="five folds of whole subjects; test on the fifth, develop on the fourth",
+        folds=dealt(),
+    ),
 )

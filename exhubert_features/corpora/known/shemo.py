@@ -35,5 +35,8 @@ CORPUS = Corpus(
     layout="male/ and female/ with files such as F03A02.wav",
     rule=rule(r"(?P<name>(?P<speaker>[FM]\d{2})(?P<emotion>[ASHWFN])\d{2,3})"),
     describe=describe,
-    division=Division(words="five folds of whole speakers; test on the fifth, develop on the fourth", folds=dealt()),
+    division=Division(
+        words="five folds of whole speakers; test on the fifth, develop on the fourth",
+        folds=dealt(),
+    ),
 )

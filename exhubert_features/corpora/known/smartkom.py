@@ -118,5 +118,8 @@ CORPUS = Corpus(
     load=load,
     spare=rule(r"(?P<session>[^/]+)/(?P=session)[^/d]"),  # d is the microphone taken first
     distinctive=False,
-    division=Division(words="five folds of whole speakers; test on the fifth, develop on the fourth", folds=dealt()),
+    division=Division(
+        words="five folds of whole speakers; test on the fifth, develop on the fourth",
+        folds=dealt(),
+    ),
 )

@@ -29,5 +29,8 @@ CORPUS = Corpus(
     layout="Angry, Happy, Neutral and Sad with files such as SM1_F1_A01.wav",
     rule=rule(r"(?P<name>(?P<speaker>S[MF]\d+)_(?P<show>F\d+)_(?P<emotion>[AHNS])\d+)"),
     describe=describe,
-    division=Division(words="five folds of whole speakers; test on the fifth, develop on the fourth", folds=dealt()),
+    division=Division(
+        words="five folds of whole speakers; test on the fifth, develop on the fourth",
+        folds=dealt(),
+    ),
 )
