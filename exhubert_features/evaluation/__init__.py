@@ -1,4 +1,4 @@
-"""Labels joined to features, and folds that keep speakers apart."""
+"""What predictions are worth: labels, splits, figures of merit, intervals and the result."""
 
 from .labels import Labels, failed_rows, join_labels, read_table, store_rows
 
