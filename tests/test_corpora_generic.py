@@ -89,12 +89,17 @@ def test_labels_that_the_map_does_not_know_are_said(folder: Folder) -> None:
         ("audio/99.wav,anger\naudio/0.wav,fear\n", "labelled, but without a file: 1 .audio/99.wav"),
         ("audio/0.wav,\n", "line 2 gives it no label"),
         (",anger\n", "line 2 names no file"),
-        ("audio/0.wav,anger,more\n", "line 2 has other cells than the header"),
     ],
 )
 def test_tables_that_do_not_fit(folder: Folder, lines: str, words: str) -> None:
     folder.write("labels.csv", f"file,label\n{lines}")
     with pytest.raises(CorpusError, match=words):
+        read(folder.root)
+
+
+def test_a_ragged_table_is_refused(folder: Folder) -> None:
+    folder.write("labels.csv", "file,label\naudio/0.wav,anger,more\n")
+    with pytest.raises(UsageError, match="line 2: 3 cells under a header of 2 columns"):
         read(folder.root)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ..errors import CorpusError, UsageError
 from ..spec import AROUSAL, CLASSES, VALENCE
+from ..tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,28 +83,34 @@ def read_map(path: Path) -> SixClassMap:
     Parameters
     ----------
     path
-        CSV or TSV with the columns ``label``, ``class`` (0 to 5, a class' name, or nothing to
-        leave the label without a class) and optionally ``corpus``, for rows that hold for one
-        corpus only.
+        A table (CSV, TSV, JSON) with the columns ``label``, ``class`` (0 to 5, a class' name, or
+        nothing to leave the label without a class) and optionally ``corpus``, for rows that hold
+        for one corpus only.
     """
     rows = dict(shipped_map().rows)
     own: dict[tuple[str, str], Mapped] = {}
-    for line, row in enumerate(_table(path), start=2):
-        label, corpus = str(row.get("label") or ""), str(row.get("corpus") or "")
-        where = f"{path}, line {line}"
-        if not label.strip():
+    table = read_table(path).require_whole()
+    if not {"label", "class"} <= {*table.columns}:
+        raise UsageError(
+            f"{path} has the columns {', '.join(table.columns) or 'none'}",
+            expected="label and class (and corpus, where a row holds for one only)",
+        )
+    for row in table.rows:
+        label, corpus = row.cells["label"], row.cells.get("corpus", "")
+        where = f"{path}, {row.place}"
+        if not label:
             raise CorpusError(f"{where} names no label")
         try:
-            number = _number(str(row.get("class") or ""))
+            number = _number(row.cells["class"])
         except ValueError as error:
             raise CorpusError(
-                f"{where} gives {label!r} the class {row['class']!r}",
+                f"{where} gives {label!r} the class {row.cells['class']!r}",
                 expected=f"0 to 5, one of {', '.join(CLASSES)}, or nothing",
             ) from error
-        key = (corpus.strip().lower(), _word(label))
+        key = (corpus.lower(), _word(label))
         if key in own and own[key].number != number:
             raise CorpusError(f"{where} gives {label!r} a second class")
-        own[key] = Mapped(label=label.strip(), number=number, source="user")
+        own[key] = Mapped(label=label, number=number, source="user")
     return SixClassMap(rows={**_without_synonyms(rows, own), **own})
 
 
@@ -114,23 +120,6 @@ def _without_synonyms(
     """The shipped rows, where a word of the user's moves all synonyms of it along."""
     moved = {rows[key].label: mapped for key, mapped in own.items() if key in rows}
     return {key: moved.get(row.label, row) for key, row in rows.items()}
-
-
-def _table(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            table = csv.DictReader(stream, delimiter=delimiter)
-            columns = [(name or "").strip().lower() for name in table.fieldnames or ()]
-            if not {"label", "class"} <= set(columns):
-                raise UsageError(
-                    f"{path} has the columns {', '.join(columns) or 'none'}",
-                    expected="label and class (and corpus, where a row holds for one only)",
-                )
-            table.fieldnames = columns
-            return list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"the map {path} cannot be read ({error})") from error
 
 
 def _number(text: str) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import unicodedata
@@ -13,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import CorpusError, UsageError
+from ...tables import FILE_COLUMNS, first_of, read_table
 from ..clips import Clip
 from ..corpus import Corpus, NoClip
 from ..division import Assignment, Division, dealt, given
-from ..walking import Tree, read_text
+from ..walking import Tree
 
-FILE_COLUMNS = ("file", "wav", "path")
 LABEL_COLUMNS = ("label", "emotion")
 PARTS = {
     "train": "train training",
@@ -35,14 +33,20 @@ RATINGS = ("arousal", "valence")  # numbers of raters, not the words of the six 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: where it stands, and its cells under lower-case names."""
+    """One line of a table, with its cells under lower-case names."""
 
-    where: str
+    table: Path
+    place: str
     cells: Mapping[str, str]
+
+    @property
+    def where(self) -> str:
+        """Where to look for it."""
+        return f"{self.table}, {self.place}"
 
     def get(self, *names: str) -> str:
         """The first cell of these columns that holds anything."""
-        return next((cell for name in names if (cell := self.cells.get(name, "").strip())), "")
+        return first_of(names, self.cells)
 
 
 def generic(tables: Sequence[Path], root: Path, name: str) -> Corpus:
@@ -166,8 +170,7 @@ def _candidates(row: Row, root: Path) -> list[str]:
     name = unicodedata.normalize("NFC", row.get(*FILE_COLUMNS)).replace("\\", "/")
     if not name:
         raise CorpusError(f"{row.where} names no file")
-    table = Path(row.where.rsplit(", line", 1)[0]).parent
-    paths = [Path(os.path.normpath(folder / name)) for folder in (root, table)]
+    paths = [Path(os.path.normpath(folder / name)) for folder in (root, row.table.parent)]
     below = [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
     return below or [name]
 
@@ -195,27 +198,19 @@ def _is_number(text: str) -> bool:
 
 
 def _rows(table: Path) -> list[Row]:
-    reader = _reader(table)
     part = SPLITS.get(table.stem.lower(), "")
     rows = []
-    for cells in reader:
-        if None in cells or None in cells.values():
-            raise CorpusError(
-                f"{table}, line {reader.line_num} has other cells than the header has columns"
-            )
-        known = {key.strip().lower(): value for key, value in cells.items()}
-        if part and not known.get("split"):
-            known["split"] = part
-        rows.append(Row(f"{table}, line {reader.line_num}", known))
+    for row in read_table(table).require_whole().rows:
+        cells = {name.lower(): cell for name, cell in row.cells.items()}
+        if part and not cells.get("split"):
+            cells["split"] = part
+        rows.append(Row(table, row.place, cells))
     return rows
 
 
-def _reader(table: Path) -> csv.DictReader[str]:
-    text = read_text(table)
-    header = text.split("\n", 1)[0]
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=header.count))
-
-
 def _is_table(path: Path) -> bool:
-    columns = {(name or "").strip().lower() for name in _reader(path).fieldnames or ()}
+    try:
+        columns = {name.lower() for name in read_table(path).columns}
+    except UsageError:  # whatever it is, it was not named
+        return False
     return bool(columns & set(FILE_COLUMNS)) and bool(columns & set(LABEL_COLUMNS))
