@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from exhubert_features.audio import reading as audio
+from exhubert_features import audio
 from exhubert_features.audio import resampling
 from exhubert_features.errors import AudioError, MissingDependency
 
