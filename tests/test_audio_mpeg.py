@@ -1,4 +1,4 @@
-"""MP3 files with and without a header that counts: read to the real end, judged by what is there."""
+"""MP3 files with and without a header that counts are read to their real end."""
 
 from __future__ import annotations
 

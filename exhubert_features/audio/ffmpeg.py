@@ -22,7 +22,7 @@ from ..errors import AudioError
 from .checks import check_rate
 from .mpeg import after_id3, read_at
 from .recording import BLOCK_VALUES, Recording, after, truncated
-from .truncation import missing_in_boxes
+from .truncation import missing_in_asf, missing_in_boxes
 
 NAMES = {
     "mov": "MPEG-4 or QuickTime (m4a, mp4, mov, 3gp)",
@@ -77,10 +77,10 @@ def open_with_ffmpeg(path: str, raw: BinaryIO, kind: str) -> Iterator[Recording]
             remedy="Install ffmpeg, or convert the file to flac",
             kind="needs_ffmpeg",
         )
-    if kind == "mov":
-        missing = missing_in_boxes(raw)
-        if missing:
-            raise truncated(path, missing)
+    promises = {"mov": missing_in_boxes, "asf": missing_in_asf}
+    missing = promises[kind](raw) if kind in promises else ""
+    if missing:
+        raise truncated(path, missing)
     process = subprocess.Popen(
         _arguments(program, path, kind), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

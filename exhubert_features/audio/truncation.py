@@ -15,6 +15,8 @@ NIST_FIELD = re.compile(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)"
 
 UNKNOWN = 0x7FFF_0000  # streaming writers promise this or more, not knowing the length yet
 SLACK = 16  # bytes; careless writers forget padding
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_HEADER = 1 << 16  # the object with the length stands among the first
 BOXES = 100_000  # looked at in an MPEG-4 file: 10 hours in pieces of half a second have fewer
 OGG_TAIL = 65_307  # the largest Ogg page
 OGG_END = 4  # flag of a stream's last page
@@ -66,6 +68,19 @@ def missing_in_boxes(raw: BinaryIO) -> str:
         if place > there:
             return f"{there} of {place} bytes are there"
     return ""
+
+
+def missing_in_asf(raw: BinaryIO) -> str:
+    """What is missing of a Windows Media file, in words; empty when nothing is."""
+    there = raw.seek(0, os.SEEK_END)
+    raw.seek(0)
+    header = raw.read(ASF_HEADER)
+    found = header.find(ASF_PROPERTIES)
+    if found < 0 or found + 92 > len(header):
+        return ""
+    promised = int.from_bytes(header[found + 40 : found + 48], "little")
+    streamed = header[found + 88] & 1  # written to a pipe: the length was not known
+    return "" if streamed or promised <= there else f"{there} of {promised} bytes are there"
 
 
 def _missing_in_nist(path: Path) -> str:
