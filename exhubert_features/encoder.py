@@ -91,8 +91,9 @@ class Encoder(Inference):
         audformat's index (file, start, end). Its columns: the probability of each class under
         its name, and ``label``, the likeliest; of the released six classes also ``arousal``,
         P(high), and ``valence``, P(positive) - P(negative); with a regression head the value
-        under the name of its target instead. Then ``id``, ``warnings`` ("silent", or nothing) and
-        ``error``: None, or why the clip failed, whose numbers are NaN.
+        under the name of its target instead. Then ``id``, ``warnings`` ("silent", or nothing), and
+        of a clip that failed, whose numbers are NaN, ``error_kind`` (one word to count by) and
+        ``error`` (why), which are None for the others.
 
         Examples
         --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 16  # for a head: few, so that frames of long clips do not pile up
 WINDOW = 3.0  # seconds; what the released model was trained on
 WINDOWS_HOP = 1.0  # seconds between the windows of a timeline; three of them hear each second
+
+COMMON = {"label", "id", "warnings", "error_kind", "error"}  # columns whatever the classes
 
 Scored = tuple[ClipFeatures | ClipFailure, np.ndarray | None]
 
@@ -142,23 +144,25 @@ def _as_trained(head: Head, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {**fingerprint, "spec": {**fingerprint["spec"], **free}}
 
 
+def class_columns(classes: Iterable[str]) -> tuple[str, ...]:
+    """Name the columns of class probabilities: as the classes, but for names that are taken."""
+    return tuple(f"class_{name}" if name in COMMON else name for name in classes)
+
+
 def _table(scored: list[Scored], classes: tuple[str, ...], target: str) -> pd.DataFrame:
     """The table that :meth:`exhubert_features.Encoder.predict` returns."""
     import pandas as pd
 
     rows = [row for row, _ in scored]
-    names = classes or (target,)
+    names = class_columns(classes) or (target,)
     nothing = np.full(len(names), np.nan)
-    scores = np.array([nothing if found is None else found for _, found in scored])
-    scores = scores.reshape(len(rows), len(names)).astype(np.float64)
-    columns: dict[str, Any] = dict(zip(names, scores.T, strict=True))
-    more: dict[str, Any] = {}
+    scores = np.array([nothing if found is None else found for _, found in scored], np.float64)
+    columns: dict[str, Any] = dict(zip(names, scores.reshape(-1, len(names)).T, strict=True))
     if classes:
-        more["label"] = [None if found is None else classes[found.argmax()] for _, found in scored]
-    more |= arousal_and_valence(columns)
-    more["id"] = [row.id for row in rows]
-    more["warnings"] = [", ".join(getattr(row, "warnings", ())) for row in rows]
-    more["error"] = [getattr(row, "reason", None) for row in rows]
-    # A class may have any name; what every table has keeps its own.
-    columns = {f"class_{name}" if name in more else name: found for name, found in columns.items()}
-    return pd.DataFrame({**columns, **more}, index=clip_index(rows))
+        label = [None if found is None else classes[found.argmax()] for _, found in scored]
+        columns |= {"label": label} | arousal_and_valence({name: columns[name] for name in names})
+    columns["id"] = [row.id for row in rows]
+    columns["warnings"] = [", ".join(getattr(row, "warnings", ())) for row in rows]
+    columns["error_kind"] = [getattr(row, "kind", None) for row in rows]
+    columns["error"] = [getattr(row, "reason", None) for row in rows]
+    return pd.DataFrame(columns, index=clip_index(rows))
