@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .encoder import Encoder as Encoder
     from .encoder import load_encoder as load_encoder
     from .errors import ExHuBERTError as ExHuBERTError
-    from .extraction import extract as extract
     from .heads import load_head as load_head
     from .inference import EncoderOutput as EncoderOutput
     from .spec import CLASSES as CLASSES
@@ -28,7 +27,6 @@ _HOME = {
     "EncoderOutput": "inference",
     "ExtractionSpec": "spec",
     "CLASSES": "spec",
-    "extract": "extraction",  # a module of the same name would hide the function
     "FeatureStore": "store",
     "StoreDataset": "dataset",
     "load_head": "heads",

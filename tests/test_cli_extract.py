@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from exhubert_features.cli.progress import Interrupt, Progress
 
 from exhubert_features import FeatureStore
 from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.cli import main, progress
-from exhubert_features.cli.progress import Interrupt, Progress
 from exhubert_features.cli.wording import count, duration, size
 
 

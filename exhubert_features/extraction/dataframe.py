@@ -20,7 +20,7 @@ def clip_index(rows: Sequence[ClipFeatures | ClipFailure]) -> pd.MultiIndex:
     import pandas as pd
 
     starts = [0.0 if isinstance(row, ClipFailure) else row.start for row in rows]
-    ends = [None if isinstance(row, ClipFailure) else row.end for row in rows]
+    ends = [float("nan") if isinstance(row, ClipFailure) else row.end for row in rows]
     return pd.MultiIndex.from_arrays(
         [
             [row.file or row.id for row in rows],

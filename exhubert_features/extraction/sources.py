@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 Wave = np.ndarray | Tensor
 Array = Wave | tuple[Wave, int]
-Source = (
-    str | Path | Sequence[str | Path] | Array | Sequence[Array] | Mapping[str, Array]
-    | "pd.DataFrame | pd.Index"
-)  # fmt: skip
+Source: TypeAlias = (
+    "str | Path | Sequence[str | Path] | Array | Sequence[Array] | Mapping[str, Array]"
+    " | pd.DataFrame | pd.Index"
+)
 
 # Taken from folders. What no library here reads becomes a failure that says so, because a
 # recording left out without a word is worse.
@@ -145,7 +145,9 @@ def _is_table(source: object) -> TypeGuard[pd.DataFrame | pd.Index]:
 
 def _read_table(source: pd.DataFrame | pd.Index, root: str | None) -> Iterator[Entry | ClipFailure]:
     """Rows of a table in memory, as those of a manifest that lies in the working directory."""
-    table = source if hasattr(source, "columns") else source.to_frame(index=False)
+    import pandas
+
+    table = source.to_frame(index=False) if isinstance(source, pandas.Index) else source
     if set(table.index.names) & set(FILE_COLUMNS):
         table = table.drop(columns=table.index.names, errors="ignore").reset_index()
     columns = [str(name) for name in table.columns]
