@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation import Labels
 from exhubert_features.records import ClipFailure, ClipFeatures
 from exhubert_features.spec import ExtractionSpec, fingerprint
 from exhubert_features.store import FeatureStore
@@ -24,7 +24,7 @@ def write_emotional_store(
     speakers: int = 8,
     clips: int = 15,
     seed: int = 0,
-    frames: tuple[int, ...] = (),
+    frame_layers: tuple[int, ...] = (),
     preprocess: str = "card",
     source: str = "here",
 ) -> FeatureStore:
@@ -40,8 +40,8 @@ def write_emotional_store(
         "classes": ["x", "y"],
         "precision": "float32",
     }
-    spec = ExtractionSpec(frame_layers=frames, preprocess=preprocess)  # type: ignore[arg-type]
-    rows = _Rows(_rows(speakers, clips, seed, len(frames)))
+    spec = ExtractionSpec(frame_layers=frame_layers, preprocess=preprocess)  # type: ignore[arg-type]
+    rows = _Rows(_rows(speakers, clips, seed, len(frame_layers)))
     rows.provenance = {"source": source}
     return FeatureStore.write(path, rows, fingerprint=fingerprint(spec, identity))
 
@@ -53,7 +53,7 @@ class _Rows(list):
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:
-    return join_labels(store_rows(store), target=target)
+    return Labels.from_store(store, target=target)
 
 
 def _rows(

@@ -192,7 +192,7 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(model__precision="bfloat16"), "model.precision"),
         (changed(numerics=2), "numerics is 2, not 1"),
         (changed(spec__layers=[5, 9]), "lack layers 2"),
-        (changed(spec__pool=["mean"]), "lack pools std"),
+        (changed(spec__pools=["mean"]), "lack pools std"),
         ({}, "model.architecture is None, not 'exhubert'"),
     ],
 )

@@ -1,30 +1,21 @@
 """Figures of merit: recall and its kin, concordance, calibration; numpy only.
 
 UAR, accuracy and macro-F1 are functions of a confusion matrix, CCC, Pearson and MAE of sums of
-moments; both add up over clips, which is what makes the intervals in ``bootstrap`` cheap.
+moments; both add up over clips, which is what makes the intervals in ``intervals`` cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UsageError
+from ..records import Interval as Interval
 
 CALIBRATION_BINS = 15  # what most published ECE figures use
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., S) -> figure (...)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def validate_classes(truth: np.ndarray, prediction: np.ndarray, classes: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..spec import current_words
 from ..store.files import publish
 from ..version import __version__
@@ -61,6 +61,16 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
         if old.name != weights and _WEIGHTS_NAME.fullmatch(old.name):
             old.unlink(missing_ok=True)
     return folder / CARD
+
+
+def refuse_existing(directory: str | Path) -> None:
+    """Raise UsageError where a folder already holds a head, which writing would replace."""
+    if (Path(directory) / CARD).exists():
+        raise UsageError(
+            f"{directory} already holds a head",
+            expected="a new folder",
+            remedy="--force (force=True) replaces that head",
+        )
 
 
 def load_head(path: str | Path) -> Head:

@@ -1,23 +1,29 @@
 """What an evaluation found, as a page, pictures and JSON."""
 
 from .content import (
+    CalibrationCurve,
+    GroupScore,
     HeadComparison,
     LayerCurve,
+    Mistake,
     Report,
     comparison_words,
-    group_scores,
     metric_name,
     plain,
+    setting_words,
 )
 from .writing import write_report
 
 __all__ = [
+    "CalibrationCurve",
+    "GroupScore",
     "HeadComparison",
     "LayerCurve",
+    "Mistake",
     "Report",
     "comparison_words",
-    "group_scores",
     "metric_name",
     "plain",
+    "setting_words",
     "write_report",
 ]
