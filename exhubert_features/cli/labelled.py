@@ -126,7 +126,7 @@ def chosen_layers(text: str, store: FeatureStore) -> tuple[int, ...] | None:
     from ..spec import parse_layers, resolve_layers
 
     layers = parse_layers(text)
-    states = store.fingerprint["model"]["num_states"]
+    states = store.fingerprint.model.num_states
     return None if layers is None else resolve_layers(layers, states)
 
 

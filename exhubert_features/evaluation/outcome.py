@@ -172,7 +172,7 @@ def make_report(
                 "exhubert-features": __version__,
                 **{name: metadata.version(name) for name in VERSIONS},
             },
-            "fingerprint": store.fingerprint,
+            "fingerprint": store.fingerprint.to_dict(),
         },
     )
 
@@ -200,7 +200,7 @@ def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
         hints = [str(store.path.resolve()), *store.column("file")[:1], *_meta_hints(store)]
     note = seen_in_training(
         hints,
-        architecture=store.fingerprint["model"].get("architecture"),
+        architecture=store.fingerprint.model.architecture,
         source=store.provenance.get("source"),
     )
     if note and not corpus:

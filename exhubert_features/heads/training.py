@@ -153,7 +153,7 @@ def _config(
         classes=labels.classes,
         layers=stored if layers is None else tuple(layers),
         pools=() if kind == "attention" else tuple(pools or store.pools),
-        width=store.fingerprint["model"]["hidden_size"],
+        width=store.fingerprint.model.hidden_size,
         hidden=options.hidden,
         dropout=options.dropout,
     )
@@ -197,7 +197,7 @@ def _finished(
     if labels.classes:
         head.temperature.fill_(fit_temperature(outcome.outputs[rows], labels.values[rows]))
     name, main = next(iter(outcome.figures(labels, protocol).items()))
-    head.fingerprint = dict(store.fingerprint)
+    head.fingerprint = store.fingerprint
     head.notes = {
         name: {"value": main.value, "low": main.low, "high": main.high},
         "protocol": protocol.words,
