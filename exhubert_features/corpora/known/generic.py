@@ -170,8 +170,9 @@ def _candidates(row: Row, root: Path) -> list[str]:
     name = unicodedata.normalize("NFC", row.get(*FILE_COLUMNS)).replace("\\", "/")
     if not name:
         raise CorpusError(f"{row.where} names no file")
-    paths = [Path(os.path.normpath(folder / name)) for folder in (root, row.table.parent)]
-    below = [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
+    base = Path(os.path.abspath(root))
+    paths = [Path(os.path.abspath(folder / name)) for folder in (root, row.table.parent)]
+    below = [path.relative_to(base).as_posix() for path in paths if path.is_relative_to(base)]
     return below or [name]
 
 
