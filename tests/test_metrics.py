@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from exhubert_features import metrics
+from exhubert_features.evaluation import metrics
 from exhubert_features.errors import UsageError
 
 

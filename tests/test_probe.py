@@ -12,8 +12,8 @@ from emotional_store import BEST, LAYERS, labels_of, write_emotional_store
 
 from exhubert_features.evaluation.outcome import evaluated_rows, main_score
 from exhubert_features.evaluation.splits import make_protocol
+from exhubert_features.heads.layerwise import Probe, _Plan, layer_curve, probe_outcome, run_probe
 from exhubert_features.heads.linear import SHRINKAGES
-from exhubert_features.heads.probe import Probe, _Plan, layer_curve, probe_outcome, run_probe
 from exhubert_features.store import FeatureStore
 
 

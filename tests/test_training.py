@@ -13,13 +13,13 @@ from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
 from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation.metrics import softmax
 from exhubert_features.evaluation.outcome import make_report
 from exhubert_features.evaluation.splits import Protocol, make_protocol
 from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
 from exhubert_features.heads.features import Kind
 from exhubert_features.heads.fitting import Features, FitOptions, agree, choose, fit, outputs_of
-from exhubert_features.heads.train import Trained, evaluate_head, train_head
-from exhubert_features.metrics import softmax
+from exhubert_features.heads.training import Trained, evaluate_head, train_head
 from exhubert_features.store import FeatureStore
 
 QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..evaluation.outcome import make_report
     from ..heads import load_head
-    from ..heads.train import evaluate_head
+    from ..heads.training import evaluate_head
     from ..report import write_report
     from ..store import FeatureStore
 
@@ -64,7 +64,7 @@ def _compare(other: str, report: Report, store: FeatureStore, labels: Labels) ->
     from ..bootstrap import compare
     from ..evaluation.outcome import predicted
     from ..heads import load_head
-    from ..heads.train import evaluate_head
+    from ..heads.training import evaluate_head
     from ..report import HeadComparison
 
     outcome, _, _ = evaluate_head(load_head(other), store, labels)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..evaluation.outcome import make_report
-    from ..heads.probe import describe_probe, layer_curve, probe_outcome, run_probe
+    from ..heads.layerwise import describe_probe, layer_curve, probe_outcome, run_probe
     from ..report import write_report
     from ..store import FeatureStore
 

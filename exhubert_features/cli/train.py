@@ -15,7 +15,7 @@ from .labelled import (
 )
 
 if TYPE_CHECKING:
-    from ..heads.train import Trained
+    from ..heads.training import Trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluation.outcome import make_report
     from ..heads import save_head
     from ..heads.fitting import FitOptions
-    from ..heads.train import describe, train_head
+    from ..heads.training import describe, train_head
     from ..report import write_report
     from ..store import FeatureStore
 

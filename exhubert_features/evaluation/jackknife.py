@@ -6,9 +6,9 @@ function of sums over clips, so leaving a speaker out is one subtraction.
 
 Three choices, each made by simulation (``tests/simulation.py`` prints what they give):
 
-- t quantiles, since with few speakers the standard error itself is uncertain. Their degrees of
-  freedom are those of Bell and McCaffrey (2002) for independent clips: one less than the number
-  of speakers where all have the same clips, fewer where a few speakers hold most of a class.
+- t quantiles, since with few speakers the standard error itself is uncertain. Its scale and the
+  degrees of freedom are those of Bell and McCaffrey (2002) for independent clips: one less than
+  the number of speakers where all have the same clips, fewer where few hold most of a class.
 - Wilson's interval (the score interval) for the number of independent clips that would vary as
   much: it stays inside the range of the figure and leans away from the range's ends.
 - A share is never taken to be much surer than if clips were independent: where n clips of n are
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from ..metrics import Interval, Statistic, moments
+from .metrics import Interval, Statistic, moments
 
 LEVEL = 0.975  # of the upper end; the lower one mirrors it
 RULE_OF_THREE = 1.645  # normal quantile of a one-sided 95 % bound
@@ -70,28 +70,26 @@ class Spread:
 
 def jackknife(units: Units, statistic: Statistic) -> Spread:
     """The figure of all clips, and how it varies when each unit in turn is left out."""
-    whole, count = units.total(), units.counts.sum()
-    parts = np.array_split(units.sums, 1 + len(units.sums) // CHUNK)
+    whole, sizes = units.total(), units.counts @ units.sizes
+    value = float(statistic(whole))
+    scale, freedom = _reference(units)
     variance = 0.0
-    if count > 1:  # of a single clip nothing can be left out
+    if scale > 0:
+        parts = np.array_split(units.sums, 1 + len(units.sums) // CHUNK)
         without = np.concatenate([statistic(whole - part) for part in parts])
-        squares = (without - np.average(without, weights=units.counts)) ** 2
-        variance = float((count - 1) / count * (units.counts @ squares))
-    sizes = units.counts @ units.sizes
+        variance = float(scale * (units.counts @ (without - value) ** 2))
     sizes = sizes[sizes > 0]
-    return Spread(
-        value=float(statistic(whole)),
-        variance=variance,
-        freedom=_freedom(units),
-        clips=float(len(sizes) ** 2 / (1 / sizes).sum()),
-    )
+    clips = float(len(sizes) ** 2 / (1 / sizes).sum())
+    return Spread(value=value, variance=variance, freedom=freedom, clips=clips)
 
 
-def _freedom(units: Units) -> float:
-    """Degrees of freedom of the jackknife's variance, for a mean over classes of means over clips.
+def _reference(units: Units) -> tuple[float, float]:
+    """Scale of the sum of squared changes, and degrees of freedom, as for independent clips.
 
-    Bell and McCaffrey (2002): that variance is a quadratic form in the units' means; a
-    chi-square of as many degrees has its first two moments when clips are independent.
+    A mean over classes of means over clips changes by a linear form in the units' means, so the
+    sum of squares is a quadratic form. The scale makes its mean the variance of the figure, the
+    degrees are those of the chi-square with its first two moments (Bell and McCaffrey 2002):
+    (G - 1) / G and G - 1 where G groups have the same clips.
     """
     counts, whole = units.counts, units.counts @ units.sizes
     sizes, whole = units.sizes[:, whole > 0], whole[whole > 0]
@@ -102,7 +100,9 @@ def _freedom(units: Units) -> float:
     cross = (leverage * counts[:, None]).T @ leverage
     trace = counts @ (own - shared)
     square = counts @ (own**2 - 2 * own * shared) + (cross**2 / np.outer(whole, whole)).sum()
-    return max(1.0, float(trace**2 / square)) if square > 0 else 1.0
+    if trace <= 0:  # a single clip
+        return 0.0, 1.0
+    return float((1 / whole).sum() / trace), max(1.0, float(trace**2 / square))
 
 
 def confusion_units(

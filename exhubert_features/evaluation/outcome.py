@@ -11,7 +11,11 @@ import numpy as np
 
 from ..bootstrap import FEW_GROUPS, classification_metrics, regression_metrics
 from ..corpora import find_corpus, seen_in_training
-from ..metrics import (
+from ..report import LayerCurve, Report
+from ..store import FeatureStore
+from ..version import __version__
+from .labels import Labels
+from .metrics import (
     Interval,
     absent_classes,
     brier_score,
@@ -22,10 +26,6 @@ from ..metrics import (
     softmax,
     unweighted_average_recall,
 )
-from ..report import LayerCurve, Report
-from ..store import FeatureStore
-from ..version import __version__
-from .labels import Labels
 from .splits import Fold, Protocol
 
 CHOSEN_INSIDE = "chosen inside the training part of each fold, never by a tested clip"

@@ -10,15 +10,15 @@ import numpy as np
 
 from ..errors import LabelError, UsageError
 from ..evaluation import Labels
+from ..evaluation.metrics import fit_temperature
 from ..evaluation.outcome import CHOSEN_INSIDE, Outcome, evaluated_rows, fold_temperature
 from ..evaluation.splits import Fold, Protocol
-from ..metrics import fit_temperature
 from ..report import LayerCurve
 from ..store import FeatureStore
 from .features import HeadConfig, Kind, check_fingerprint
 from .fitting import Features, FitOptions, agree, choose, fit, outputs_of
+from .layerwise import Probe, layer_curve, run_probe
 from .modules import Head
-from .probe import Probe, layer_curve, run_probe
 
 AUDIO_KEY = 16  # hex digits of a clip's hash kept with the head: enough to know it again
 

@@ -22,9 +22,9 @@ from speechbrain.utils.data_pipeline import provides, takes
 
 from exhubert_features import FeatureStore
 from exhubert_features.evaluation import failed_rows, join_labels, read_table, store_rows
+from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.heads import FeatureReader, HeadConfig, build_head, save_head
-from exhubert_features.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.spec import parse_layers, resolve_layers
 
 
