@@ -139,7 +139,7 @@ def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | No
     from ..spec import parse_layers, resolve_layers
 
     layers = None if text is None else parse_layers(text)
-    states = store.fingerprint["model"]["num_states"]
+    states = store.fingerprint.model.num_states
     return None if layers is None else resolve_layers(layers, states)
 
 

@@ -54,7 +54,9 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--channel", type=int, help="take this channel, from 0 (default: the mean)")
     group.add_argument(
-        "--data-root", metavar="DIR", help="stands for {data_root} in SpeechBrain manifests"
+        "--data-root",
+        metavar="DIR",
+        help="stands for {data_root} in manifests, and holds relative files not beside them",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora import find_corpus, seen_in_training
+from ..corpora import recognise, seen_in_training
 from ..store import FeatureStore
 from .labels import Labels
 
@@ -38,37 +38,37 @@ def origin_of(store: FeatureStore, labels: Labels, corpus: str | None = None) ->
         Its name, to warn when the released weights were fine-tuned on it; None: asked of the
         store's names and paths.
     """
-    model = store.fingerprint["model"]
+    model = store.fingerprint.model
     return Origin(
         path=str(store.path),
-        model=str(store.provenance.get("source") or model.get("architecture") or "unknown"),
-        fingerprint=dict(store.fingerprint),
+        model=str(store.provenance.get("source") or model.architecture),
+        fingerprint=store.fingerprint.to_dict(),
         files=np.array(store.column("file"))[labels.rows],
         starts=np.array(store.column("start"), dtype=float)[labels.rows],
         ends=np.array(store.column("end"), dtype=float)[labels.rows],
         failures=tuple(
             asdict(lost) if is_dataclass(lost) else dict(lost) for lost in store.failures
         ),
-        windows=len(np.unique(labels.clips)) < len(labels)
-        and bool(store.fingerprint["spec"].get("segments")),
+        windows=len(np.unique(labels.clips)) < len(labels) and store.fingerprint.spec.segments,
         warnings=tuple(_corpus_warnings(store, corpus)),
     )
 
 
 def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
     """Was the encoder fine-tuned on this corpus? Its name tells, else names and paths do."""
-    if corpus:
-        hints = [corpus]
-    else:
-        hints = [str(store.path.resolve()), *store.column("file")[:1], *_meta_hints(store)]
+    hints = [corpus] if corpus else [str(store.path.resolve()), *_meta_hints(store)]
+    files = [] if corpus else store.column("file")
     note = seen_in_training(
         hints,
-        architecture=store.fingerprint["model"].get("architecture"),
+        files=files,
+        architecture=store.fingerprint.model.architecture,
         source=store.provenance.get("source"),
     )
     if note and not corpus:
-        found = next(filter(None, map(find_corpus, hints)))
-        note += f" ({found} was recognised by name; --corpus NAME says otherwise)"
+        reasons = " and ".join(
+            f"{name} was recognised {why}" for name, why in recognise(hints, files).items()
+        )
+        note += f" ({reasons}; --corpus NAME says otherwise)"
     return [note] if note else []
 
 

@@ -33,7 +33,7 @@ class LabelledFeatures:
         self._pooled: Tensor | None = None  # (N, L, P, D) as stored: half the memory of float32
         if config.pools:
             shape = (len(labels), len(config.layers), len(config.pools), config.width)
-            self._pooled = torch.empty(shape, dtype=getattr(torch, found["spec"]["dtype"]))
+            self._pooled = torch.empty(shape, dtype=getattr(torch, found.spec.dtype))
             for i, layer in enumerate(config.layers):
                 for j, pool in enumerate(config.pools):
                     matrix = store.matrix(layer=layer, pool=pool)[labels.rows]

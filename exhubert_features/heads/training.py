@@ -236,7 +236,7 @@ def _config(
         classes=labels.classes,
         layers=stored if layers is None else tuple(layers),
         pools=() if kind == "attention" else tuple(pools or store.pools),
-        width=store.fingerprint["model"]["hidden_size"],
+        width=store.fingerprint.model.hidden_size,
         hidden=options.hidden,
         dropout=options.dropout,
     )

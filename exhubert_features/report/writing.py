@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..store.files import publish
+from ..files import publish
 from .content import (
     Report,
     metric_name,

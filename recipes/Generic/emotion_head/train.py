@@ -118,14 +118,14 @@ def make_head(store, labels, hparams):
     """The head of the YAML's kind for the features of this store."""
     stored = store.layers if hparams["pools"] else store.frame_layers
     choice = str(hparams["layers"])
-    states = store.fingerprint["model"]["num_states"]
+    states = store.fingerprint.model.num_states
     config = HeadConfig(
         kind=hparams["kind"],
         target=hparams["target"],
         classes=labels.classes,
         layers=stored if choice == "all" else resolve_layers(parse_layers(choice), states),
         pools=tuple(hparams["pools"]),
-        width=store.fingerprint["model"]["hidden_size"],
+        width=store.fingerprint.model.hidden_size,
         hidden=hparams["hidden"],
         dropout=hparams["dropout"],
     )
