@@ -254,7 +254,7 @@ def test_the_report_says_what_to_beware_of(
     assert report.metric == "uar" and report.main == evaluation.main
     assert "includes EMO-DB" in report.warnings[0]
     assert [failure["id"] for failure in report.failures] == ["broken"]
-    assert report.reproduce["fingerprint"] == store.fingerprint.to_dict().to_dict()
+    assert report.reproduce["fingerprint"] == store.fingerprint.to_dict()
     assert report.map_points is not None and report.map_points.shape == (120, 2)
     assert sorted(report.ids) == sorted(labels.ids)
     assert len(report.folds) == 4

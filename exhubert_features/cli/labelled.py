@@ -41,6 +41,9 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on without clips that have no label and labels that have no clip",
     )
+    parser.add_argument(
+        "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
+    )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -91,6 +94,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         mapping=_parse_pairs(options.map, "--map", "OLD=NEW, or OLD= to leave clips out"),
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
+        columns=tuple(options.by.split(",")) if options.by else (),
     )
 
 
@@ -164,18 +168,25 @@ def show_result(
     count = len(evaluation.protocol.tested)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
-        result |= {"clips": count, "warnings": evaluation.warnings}
+        result |= {evaluation.unit: count, "warnings": evaluation.warnings}
+        result["parts"] = evaluation.parts
         for comparison in evaluation.comparisons:
             result |= vars(comparison)
         print(json.dumps(plain({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
-        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} clips."
+        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
     )
     print(evaluation.protocol.words, evaluation.method)
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
+    for part in evaluation.parts:
+        low, high = part.score.low, part.score.high
+        print(
+            f"{part.kind} {part.name}: {metric_name(name)} {part.score.value:.3f} "
+            f"({low:.3f} to {high:.3f}), {part.clips}"
+        )
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in evaluation.warnings:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .intervals import group_warnings
 from .labels import Labels
-from .metrics import absent_classes
+from .metrics import TEMPERATURES, absent_classes
 from .splits import Protocol
+
+
+def temperature_warnings(temperatures: Sequence[float]) -> list[str]:
+    """Name temperatures that ended at a bound of the search: they fit nothing."""
+    low, high = TEMPERATURES
+    at_bound = [value for value in temperatures if value < 1.01 * low or value > high / 1.01]
+    if not at_bound:
+        return []
+    return [
+        f"In {len(at_bound)} of {len(temperatures)} folds the temperature is at a bound of its "
+        f"search ({low:g} to {high:g}), as where every inner clip or none is told right: scaled "
+        "probabilities mean little there"
+    ]
 
 
 def sample_warnings(labels: Labels, protocol: Protocol) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..report import CalibrationCurve, GroupScore, Mistake
+from ..report import CalibrationCurve, GroupScore, Mistake, PartScore
 from .metrics import calibration_bins, concordance, confusion_matrix, unweighted_average_recall
 from .origin import Origin
 from .outcome import Outcome
@@ -47,6 +47,22 @@ def group_scores(outcome: Outcome) -> list[GroupScore]:
             score = concordance(truth, guess) if varied else float("nan")
         scores.append(GroupScore(name=str(name), clips=int(rows.sum()), score=score))
     return scores
+
+
+def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
+    """Return the main figure of whole clips, of each test set, and by each further column."""
+    parts: list[tuple[str, str, Outcome]] = []
+    if windows:
+        parts.append(("clips", "whole clips (mean over windows)", outcome.of_clips()))
+    if outcome.protocol.test_sets:
+        for fold in outcome.protocol.folds:
+            parts.append(("test set", fold.name, outcome.subset(fold.test)))
+    for column in outcome.labels.columns:
+        parts += [(column, name, part) for name, part in outcome.by(column).items()]
+    return [
+        PartScore(kind=kind, name=name, clips=len(part.protocol.tested), score=part.main)
+        for kind, name, part in parts
+    ]
 
 
 def calibration_curves(outcome: Outcome) -> dict[str, CalibrationCurve]:

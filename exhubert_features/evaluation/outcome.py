@@ -180,6 +180,32 @@ class Outcome:
             temperature=self.temperature,
         )
 
+    def by(self, column: str) -> dict[str, Outcome]:
+        """Return the outcome for each value of a further column of the labels."""
+        known = self.labels.columns
+        if column not in known:
+            raise LabelError(
+                f"the labels were joined without column {column!r}",
+                expected=f"one of {', '.join(known) or 'none'}",
+                remedy="Name it in LabelOptions(columns=...), or with --by",
+            )
+        values = np.asarray(known[column])
+        rows = self.protocol.tested
+        return {
+            str(name): self.subset(rows[values[rows] == name]) for name in np.unique(values[rows])
+        }
+
+    def of_clips(self) -> Outcome:
+        """Return the outcome for whole clips: probabilities, or values, averaged over windows."""
+        rows = self.protocol.tested
+        scaled = self.scaled_probabilities
+        scores = self.outputs[rows] if scaled is None else scaled
+        _, first, index = np.unique(self.labels.clips[rows], return_index=True, return_inverse=True)
+        sums = [np.bincount(index, weights=column) for column in scores.T]
+        means = np.stack(sums, axis=1) / np.bincount(index)[:, None]
+        outputs = means if scaled is None else np.log(np.maximum(means, 1e-12))
+        return replace(self.subset(rows[first]), outputs=outputs, temperatures=())
+
     def _figures(self, retraining: float) -> dict[str, Interval]:
         tested, guess = self.tested, self.prediction
         groups = tested.groups if tested.group else None

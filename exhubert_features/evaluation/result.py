@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from ..report import HeadComparison, LayerCurve, Report, write_report
+from ..report import HeadComparison, LayerCurve, PartScore, Report, write_report
 from ..version import __version__
-from .caveats import sample_warnings
+from .caveats import sample_warnings, temperature_warnings
 from .content import (
     calibration_curves,
     fold_facts,
     group_scores,
     mistakes,
+    part_scores,
     principal_components,
 )
 from .intervals import basis, interval_words
@@ -56,10 +58,26 @@ class Evaluation(Outcome):
         return [
             *(self.origin.warnings if self.origin else ()),
             *sample_warnings(self.labels, self.protocol),
+            *temperature_warnings(self.temperatures),
             *self.protocol.warnings,
             *self.labels.warnings,
             *self.notes,
         ]
+
+    @property
+    def windows(self) -> bool:
+        """Whether rows are windows of clips."""
+        return bool(self.origin and self.origin.windows)
+
+    @property
+    def unit(self) -> str:
+        """What a row is called."""
+        return "windows" if self.windows else "clips"
+
+    @cached_property
+    def parts(self) -> list[PartScore]:
+        """The main figure of whole clips, of each test set, and by each further column."""
+        return part_scores(self, windows=self.windows)
 
     def report(self, folder: str | Path, *, command: str = "", embed_audio: bool = False) -> Path:
         """Write ``report.html``, ``report.json``, ``predictions.csv`` and pictures to a folder.
@@ -109,6 +127,7 @@ class Evaluation(Outcome):
             if tested.classes
             else None,
             group_scores=group_scores(self),
+            parts=self.parts,
             folds=fold_facts(self),
             protocol=f"{self.protocol.words} {self.method}".strip(),
             layer_curve=self.curve,
@@ -119,7 +138,7 @@ class Evaluation(Outcome):
             calibration=self.calibration,
             calibration_curves=calibration_curves(self),
             fitted=any(len(fold.train) for fold in self.protocol.folds),
-            windows=bool(origin and origin.windows),
+            windows=self.windows,
             mistakes=mistakes(self, origin),
             warnings=self.warnings,
             failures=origin.failures if origin else (),

@@ -75,6 +75,7 @@ class Protocol:
     folds: tuple[Fold, ...]
     words: str
     warnings: tuple[str, ...] = ()
+    test_sets: bool = False  # the folds are test sets of one model
 
     @property
     def tested(self) -> np.ndarray:
@@ -138,7 +139,12 @@ def make_protocol(
         notes.append(
             f"Not tested, since the clips left for training are of one class: {', '.join(skipped)}"
         )
-    return Protocol(folds=tuple(built), words=outer.words, warnings=tuple(dict.fromkeys(notes)))
+    return Protocol(
+        folds=tuple(built),
+        words=outer.words,
+        warnings=tuple(dict.fromkeys(notes)),
+        test_sets=outer.single and len(built) > 1,
+    )
 
 
 RANDOM = (

@@ -61,6 +61,16 @@ class GroupScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartScore:
+    """The main figure of some of the clips: of a test set, or those of one gender."""
+
+    kind: str
+    name: str
+    clips: int
+    score: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationCurve:
     """Clips, mean confidence and share that is right in bins of equal width, each (B,)."""
 
@@ -114,6 +124,7 @@ class Report:
     raw_probabilities: np.ndarray | None = None
     confusion: np.ndarray | None = None  # (C, C) clips, truth by prediction
     group_scores: Sequence[GroupScore] = ()
+    parts: Sequence[PartScore] = ()
     # each: name, test_groups (list), train_clips, test_clips, chosen (dict), uar or ccc
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None

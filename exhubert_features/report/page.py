@@ -65,6 +65,10 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
             if not key.startswith("recall ")  # they stand in the table of classes
         ],
         retrained=_retrained_words(report),
+        part_rows=[
+            (part.kind, part.name, part.clips, _number(part.score.value), _span(part.score))
+            for part in report.parts
+        ],
         class_rows=_class_rows(report),
         layer_words=_layer_words(report.layer_curve) if report.layer_curve else "",
         layer_rows=_layer_rows(report.layer_curve) if report.layer_curve else [],

@@ -125,6 +125,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "protocol": report.protocol,
         "confusion": report.confusion,
         "groups": report.group_scores,
+        "parts": report.parts,
         "folds": report.folds,
         "layer_curve": report.layer_curve,
         "calibration": {**report.calibration, "curves": report.calibration_curves},
