@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import soundfile
 
+from exhubert_features import audio
 from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import load_encoder
+from exhubert_features.errors import AudioError
 from exhubert_features.extraction import extract
 from exhubert_features.records import ClipFailure, ClipFeatures
 from exhubert_features.spec import ExtractionSpec
 
-MUTANTS = 400
+MUTANTS = 480
+DATA = Path(__file__).parent / "data" / "audio"
 KINDS = {
     *("unreadable", "empty", "nan", "range", "truncated", "too_short", "rate", "channel"),
-    *("memory", "not_finite"),
+    *("memory", "not_finite", "needs_ffmpeg"),
 }
 SOURCES = [
     ("wav", "PCM_16", 16_000, 1),
@@ -34,6 +37,10 @@ SOURCES = [
     ("mp3", "MPEG_LAYER_III", 44_100, 2),
     ("aiff", "PCM_16", 22_050, 1),
     ("au", "PCM_16", 8_000, 1),
+]
+MADE = [  # by other encoders: without a header that counts, and what ffmpeg reads
+    *("lame_variable_bare.mp3", "lame_free_bare.mp3", "sox_constant_bare.mp3", "ffmpeg.mp2"),
+    *("lossy.m4a", "lossless.mkv", "lossy.webm", "lossy.wma", "lossy.aac", "noise.amr"),
 ]
 Mutation = Callable[[bytearray, np.random.Generator], bytes]
 
@@ -95,11 +102,29 @@ def write_mutants(folder: Path, count: int) -> None:
         wave = generator.normal(0, 0.1, (int(0.2 * rate), channels))
         soundfile.write(path, wave, rate, subtype)
         originals.append((suffix, path.read_bytes()))
+    originals += [(Path(name).suffix[1:], (DATA / name).read_bytes()) for name in MADE]
     for index in range(count):
         suffix, content = originals[index % len(originals)]
         mutation = MUTATIONS[index % len(MUTATIONS)]
         mutant = mutation(bytearray(content), generator)
         (folder / f"{index:03d}-{mutation.__name__}.{suffix}").write_bytes(mutant)
+
+
+def test_what_is_planned_is_what_is_read(tmp_path: Path) -> None:
+    """Windows are planned before a file is decoded, so the two must agree to the sample."""
+    folder = tmp_path / "mutants"
+    folder.mkdir()
+    write_mutants(folder, MUTANTS)
+    read = 0
+    for path in map(str, sorted(folder.glob("*.mp?"))):
+        try:
+            planned = audio.planned_samples(audio.probe_audio(path))
+            wave = audio.read_audio(path)
+        except AudioError:
+            continue
+        assert len(wave) == planned, path
+        read += 1
+    assert read > 20
 
 
 @pytest.mark.slow

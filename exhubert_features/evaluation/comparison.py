@@ -9,14 +9,6 @@ import numpy as np
 from scipy.special import stdtr
 
 from ..errors import UsageError
-from ..metrics import (
-    CLASSIFICATION,
-    REGRESSION,
-    Interval,
-    Statistic,
-    validate_classes,
-    validate_values,
-)
 from .intervals import FEW_GROUPS, Basis, unit_index
 from .jackknife import (
     DUST,
@@ -28,6 +20,14 @@ from .jackknife import (
     keeping_classes,
     moment_units,
     of_one_group,
+)
+from .metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    Interval,
+    Statistic,
+    validate_classes,
+    validate_values,
 )
 
 EXACT = 14  # up to so many groups, all 2**13 ways of swapping are tried

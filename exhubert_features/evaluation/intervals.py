@@ -9,15 +9,6 @@ from typing import Literal
 import numpy as np
 
 from ..errors import UsageError
-from ..metrics import (
-    CLASSIFICATION,
-    REGRESSION,
-    Interval,
-    Statistic,
-    class_recalls,
-    validate_classes,
-    validate_values,
-)
 from .jackknife import (
     Units,
     coefficient_interval,
@@ -28,6 +19,15 @@ from .jackknife import (
     moment_units,
     of_one_group,
     share_interval,
+)
+from .metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    Interval,
+    Statistic,
+    class_recalls,
+    validate_classes,
+    validate_values,
 )
 
 FEW_GROUPS = 5  # below this no p-value can be small, and intervals are too wide to decide much

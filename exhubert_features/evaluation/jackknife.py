@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from ..metrics import Interval, Statistic, moments
+from .metrics import Interval, Statistic, moments
 
 LEVEL = 0.975  # of the upper end; the lower one mirrors it
 NARROWEST = 1.645  # normal quantile of the 90 % interval of independent clips
