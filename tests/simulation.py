@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from exhubert_features.metrics import (
-    CLASSIFICATION,
-    REGRESSION,
-    class_recalls,
-    moments,
-    unweighted_average_recall,
-)
 
 from exhubert_features.evaluation.comparison import compare
 from exhubert_features.evaluation.intervals import (
     classification_figures,
     regression_figures,
     retraining_share,
+)
+from exhubert_features.evaluation.metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    class_recalls,
+    moments,
+    unweighted_average_recall,
 )
 
 CLASSES = ("angry", "happy", "neutral", "sad")

@@ -7,7 +7,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import simulation
-from exhubert_features.metrics import CLASSIFICATION, Interval, Statistic
 
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation.comparison import compare
@@ -21,6 +20,7 @@ from exhubert_features.evaluation.intervals import (
     retraining_share,
 )
 from exhubert_features.evaluation.jackknife import Units, jackknife
+from exhubert_features.evaluation.metrics import CLASSIFICATION, Interval, Statistic
 
 CLASSES = ("a", "b")
 
