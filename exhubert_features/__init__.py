@@ -8,28 +8,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .autoregister import install as _install
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .dataset import StoreDataset as StoreDataset
     from .encoder import Encoder as Encoder
-    from .encoder import EncoderOutput as EncoderOutput
     from .encoder import load_encoder as load_encoder
     from .errors import ExHuBERTError as ExHuBERTError
     from .extraction import extract as extract
     from .heads import load_head as load_head
-    from .spec import LABELS as LABELS
+    from .inference import EncoderOutput as EncoderOutput
+    from .spec import CLASSES as CLASSES
     from .spec import ExtractionSpec as ExtractionSpec
     from .store import FeatureStore as FeatureStore
 
 _HOME = {
     "load_encoder": "encoder",
     "Encoder": "encoder",
-    "EncoderOutput": "encoder",
+    "EncoderOutput": "inference",
     "ExtractionSpec": "spec",
-    "LABELS": "spec",
+    "CLASSES": "spec",
     "extract": "extraction",  # a module of the same name would hide the function
     "FeatureStore": "store",
     "StoreDataset": "dataset",
@@ -37,10 +35,6 @@ _HOME = {
     "ExHuBERTError": "errors",
 }
 __all__ = [*_HOME, "__version__"]
-
-
-# transformers' Auto classes and pipeline() then load converted checkpoints by themselves.
-_install()
 
 
 def __getattr__(name: str) -> Any:

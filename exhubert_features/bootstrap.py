@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import UsageError
-from .metrics import (
+from .evaluation.metrics import (
     CLASSIFICATION,
     REGRESSION,
     Interval,

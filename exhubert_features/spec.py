@@ -1,13 +1,11 @@
-"""What was asked: class names, layer selection, the extraction spec and its fingerprint."""
+"""What was asked: class names, layer selection, the extraction spec."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Literal
 
 from .errors import UsageError
 
@@ -20,7 +18,7 @@ DEFAULT_SOURCE = "amiriparian/ExHuBERT"
 DEFAULT_REVISION = "b158d45ed8578432468f3ab8d46cbe5974380812"  # what published work pins
 
 # The released six classes, in logit order: index = 3 * arousal + valence.
-LABELS = (
+CLASSES = (
     "low-negative",
     "low-neutral",
     "low-positive",
@@ -28,13 +26,14 @@ LABELS = (
     "high-neutral",
     "high-positive",
 )
-AROUSAL = {label: label.split("-")[0] for label in LABELS}
-VALENCE = {label: label.split("-")[1] for label in LABELS}
+AROUSAL = {label: label.split("-")[0] for label in CLASSES}
+VALENCE = {label: label.split("-")[1] for label in CLASSES}
 
 # Raised whenever our own code changes the numbers it writes for the same weights and audio.
 NUMERICS_VERSION = 1
 
 Preprocess = Literal["card", "masked", "none"]
+DEFAULT_PREPROCESS: Preprocess = "card"  # what the released model was trained on
 Precision = Literal["float32", "bfloat16", "float16"]
 Layers = int | Sequence[int] | None
 POOLS = ("mean", "std", "max")
@@ -45,10 +44,10 @@ class ExtractionSpec:
     """Which numbers to keep for each clip. Equal specs and weights give equal features."""
 
     layers: tuple[int, ...] | None = None  # hidden-state ids; None is all (49 for ExHuBERT)
-    pool: tuple[str, ...] = ("mean",)  # 100 KB a clip at all layers; frames are 15 MB for 3 s
-    frames: tuple[int, ...] = ()  # hidden-state ids to keep unpooled; none by default
+    pools: tuple[str, ...] = ("mean",)  # 100 KB a clip at all layers; frames are 15 MB for 3 s
+    frame_layers: tuple[int, ...] = ()  # hidden-state ids to keep unpooled; none by default
     logits: bool = True
-    preprocess: Preprocess = "card"  # what the released model was trained on
+    preprocess: Preprocess = DEFAULT_PREPROCESS
     window: float = 3.0  # seconds; the length the released model was trained on
     hop: float = 3.0  # seconds between windows; equal to the window: no overlap
     segments: bool = False  # one row per window instead of one per clip
@@ -56,10 +55,10 @@ class ExtractionSpec:
     channel: int | None = None  # None: the mean of all channels
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.pool if name not in POOLS]
-        if unknown or not self.pool or len(set(self.pool)) != len(self.pool):
+        unknown = [name for name in self.pools if name not in POOLS]
+        if unknown or not self.pools or len(set(self.pools)) != len(self.pools):
             raise UsageError(
-                f"pool is {','.join(self.pool) or 'empty'}",
+                f"pools is {','.join(self.pools) or 'empty'}",
                 expected=f"distinct names out of {', '.join(POOLS)}",
             )
         if self.preprocess not in ("card", "masked"):
@@ -79,16 +78,18 @@ class ExtractionSpec:
 def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:
     """Hidden-state ids 0 .. count-1 out of a selection.
 
-    ``None`` is all, an int n the last n, a sequence the ids themselves (negative from the
-    end). Index 0 is the encoder's input, index k the output of layer k-1.
+    ``None`` is all, a number the one of that id, a sequence several; negative ids count from
+    the end. Id 0 is the encoder's input, id k the output of layer k-1.
+
+    Examples
+    --------
+    >>> resolve_layers(12, 49)
+    (12,)
+    >>> resolve_layers([0, -1], 49)
+    (0, 48)
     """
     if layers is None:
         return tuple(range(count))
-    if isinstance(layers, Integral) and not isinstance(layers, bool):
-        last = int(layers)
-        if not 1 <= last <= count:
-            raise UsageError(f"layers is {last}", expected=f"the last 1 to {count} layers")
-        return tuple(range(count - last, count))
     ids = list(layers) if isinstance(layers, Iterable) else [layers]
     if any(isinstance(one, bool) or not isinstance(one, Integral) for one in ids):
         raise UsageError(f"layers is {layers!r}", expected="None, an int or a list of ints")
@@ -118,29 +119,3 @@ def parse_layers(text: str) -> Layers:
     if not ids:
         raise UsageError(f"layers is {text!r}", expected="a range that goes up, such as 0-48")
     return ids
-
-
-def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the numbers in a store, as plain JSON data.
-
-    ``identity`` is an encoder's :attr:`Encoder.identity`. Hardware is not part of it.
-    """
-    settings = asdict(spec)
-    settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
-    settings["frames"] = (
-        list(resolve_layers(spec.frames, identity["num_states"])) if (spec.frames) else []
-    )
-    settings["pool"] = list(spec.pool)
-    return {
-        "model": dict(identity),
-        "spec": settings,
-        "sample_rate": SAMPLE_RATE,
-        "resampler": "torchaudio sinc_interp_hann width 6 rolloff 0.99",
-        "numerics": NUMERICS_VERSION,
-    }
-
-
-def fingerprint_key(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a fingerprint's canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

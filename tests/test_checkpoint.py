@@ -31,7 +31,7 @@ from exhubert_features.checkpoint import (
     write_random_checkpoint,
 )
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.spec import LABELS
+from exhubert_features.spec import CLASSES
 
 TRACE = "exhubert-was-here"
 
@@ -69,7 +69,7 @@ def test_bare_encoder_without_prefix_has_no_head(checkpoint_copy: Path) -> None:
     }
     torch.save(bare, checkpoint_copy / "pytorch_model.bin")
     model, _ = load_model(checkpoint_copy)
-    assert model.config.gated and model.config.labels == ()
+    assert model.config.gated and model.config.classes == ()
     torch.testing.assert_close(
         model.hubert.encoder.layer_norm.weight.data, state["hubert.encoder.layer_norm.weight"]
     )
@@ -82,7 +82,7 @@ def test_safetensors_are_preferred(checkpoint_copy: Path) -> None:
 
 def test_golden_checkpoint_gets_the_released_names(tiny_checkpoint: Path) -> None:
     model, checkpoint = load_model(tiny_checkpoint)
-    assert model.config.labels == LABELS
+    assert model.config.classes == CLASSES
     assert model.config.gated and not model.training
     assert checkpoint.revision is None
     assert read_config(checkpoint) == model.config
@@ -106,7 +106,7 @@ def test_what_transformers_writes(kind: str, stable: bool, tmp_path: Path) -> No
     model, _ = load_model(tmp_path)
     assert not model.config.gated
     classifies = kind == "HubertForSequenceClassification"
-    assert model.config.labels == (tuple(names.values()) if classifies else ())
+    assert model.config.classes == (tuple(names.values()) if classifies else ())
     clip = torch.randn(1, 4000)
     encoder = original if kind == "HubertModel" else original.hubert
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_weighted_layer_sum_loads_without_its_head_and_says_so(checkpoint_copy: 
     rewrite(checkpoint_copy, lambda state: state.update(layer_weights=torch.ones(5)))
     with pytest.warns(UserWarning, match="use_weighted_layer_sum"):
         model, _ = load_model(checkpoint_copy)
-    assert model.config.labels == ()
+    assert model.config.classes == ()
 
 
 def test_unused_masking_vector_may_be_missing(checkpoint_copy: Path) -> None:
@@ -138,8 +138,8 @@ GENERIC = tuple(f"LABEL_{index}" for index in range(7))
 @pytest.mark.parametrize(
     ("rows", "stored_names", "expected"),
     [
-        (6, GENERIC[:6], LABELS),
-        (6, (), LABELS),
+        (6, GENERIC[:6], CLASSES),
+        (6, (), CLASSES),
         (7, GENERIC, GENERIC),
         (7, GENERIC[:6], GENERIC),  # the card's transfer learning leaves the config as it was
         (2, (), GENERIC[:2]),  # transformers does not write two generic names
@@ -160,16 +160,16 @@ def test_class_names(
     set_config(
         checkpoint_copy, id2label={str(index): name for index, name in enumerate(stored_names)}
     )
-    assert load_model(checkpoint_copy)[0].config.labels == expected
+    assert load_model(checkpoint_copy)[0].config.classes == expected
 
 
 def test_class_names_that_do_not_fit(checkpoint_copy: Path) -> None:
     set_config(checkpoint_copy, id2label={"0": "calm", "1": "cross"})
     with pytest.raises(CheckpointError, match=r"json names 2 classes.*expected 6.*--labels"):
         load_model(checkpoint_copy)
-    assert load_model(checkpoint_copy, labels="abcdef")[0].config.labels == tuple("abcdef")
+    assert load_model(checkpoint_copy, classes="abcdef")[0].config.classes == tuple("abcdef")
     with pytest.raises(UsageError, match="expected 6"):
-        load_model(checkpoint_copy, labels=["a", "b"])
+        load_model(checkpoint_copy, classes=["a", "b"])
 
 
 def test_remote_code_is_not_run(
@@ -402,7 +402,7 @@ def test_random_checkpoints(tmp_path: Path) -> None:
         write_random_checkpoint(tmp_path / "other", seed=2),
     ]
     one, same, other = (load_model(folder)[0] for folder in folders)
-    assert one.config == same.config and one.config.labels == LABELS
+    assert one.config == same.config and one.config.classes == CLASSES
     assert torch.equal(one.classifier.weight, same.classifier.weight)
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
     with torch.no_grad():

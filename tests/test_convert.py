@@ -16,7 +16,7 @@ from exhubert_features.checkpoint import load_model, write_random_checkpoint
 from exhubert_features.checkpoint.convert import convert
 from exhubert_features.cli import main
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.spec import LABELS
+from exhubert_features.spec import CLASSES
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def test_converted_golden_checkpoint_keeps_parity(
     tiny_checkpoint: Path, golden: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     config = convert(tiny_checkpoint, tmp_path / "converted")
-    assert config.labels == LABELS
+    assert config.classes == CLASSES
     model, checkpoint = load_model(tmp_path / "converted")
     assert checkpoint.weight_files == (tmp_path / "converted" / "model.safetensors",)
     assert model.config == config
@@ -32,7 +32,7 @@ def test_converted_golden_checkpoint_keeps_parity(
     np.testing.assert_allclose(output.logits, golden["a_logits"], rtol=0, atol=1e-4)
     stored = json.loads((tmp_path / "converted" / "config.json").read_text())
     assert stored["model_type"] == "exhubert" and "auto_map" not in stored
-    assert stored["id2label"] == {str(index): name for index, name in enumerate(LABELS)}
+    assert stored["id2label"] == {str(index): name for index, name in enumerate(CLASSES)}
     modes = {file.stat().st_mode for file in (tmp_path / "converted").iterdir()}
     assert len(modes) == 1, "whoever may read one file may read all"
 
@@ -171,7 +171,7 @@ def test_command(
     arguments = ["convert", str(small_checkpoint), str(tmp_path / "new"), "--dtype", "bfloat16"]
     assert main([*arguments, "--labels", "a,b, c,d,e,f"]) == 0
     assert "classes: a, b, c, d, e, f" in capsys.readouterr().out
-    assert load_model(tmp_path / "new")[0].config.labels == tuple("abcdef")
+    assert load_model(tmp_path / "new")[0].config.classes == tuple("abcdef")
     assert main(arguments) == 2
     assert "exists and is not empty" in capsys.readouterr().err
     arguments[2] = str(tmp_path / "other")

@@ -14,7 +14,7 @@ from exhubert_features.dataset import feature_item, pad_frames
 from exhubert_features.errors import LabelError, MissingDependency, StoreError
 from exhubert_features.spec import ExtractionSpec
 
-SPEC = ExtractionSpec(layers=(0, 2, 4), pool=("mean", "std"), frames=(2, 3))
+SPEC = ExtractionSpec(layers=(0, 2, 4), pools=("mean", "std"), frame_layers=(2, 3))
 
 
 @pytest.fixture(scope="module")

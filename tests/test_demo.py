@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exhubert_features.cli import main
-from exhubert_features.commands.demo import claim, prepare, steps
+from exhubert_features.cli.demo import claim, prepare, steps
 from exhubert_features.store import FeatureStore
 
 PROJECT = Path(__file__).parents[1]

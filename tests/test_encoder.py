@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exhubert_features import LABELS, Encoder, load_encoder
+from exhubert_features import CLASSES, Encoder, load_encoder
 from exhubert_features.checkpoint import load_model
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.spec import AROUSAL, VALENCE
@@ -74,9 +74,9 @@ def test_output_is_named_and_shaped(encoder: Encoder) -> None:
     assert output.layers.shape == (3, 2, 49, 32)
     assert output.layer_ids == (0, 24, 48)
     assert output.frame_lengths.tolist() == [49, 12]
-    assert output.labels == LABELS
+    assert output.classes == CLASSES
     torch.testing.assert_close(output.probabilities.sum(1), torch.ones(2))
-    assert [f"{AROUSAL[label]}-{VALENCE[label]}" for label in LABELS] == list(LABELS)
+    assert [f"{AROUSAL[label]}-{VALENCE[label]}" for label in CLASSES] == list(CLASSES)
 
 
 LENGTHS = st.lists(st.integers(400, 12_000), min_size=2, max_size=5)
@@ -250,14 +250,14 @@ def test_identity_names_the_weights(tiny_checkpoint: Path, encoder: Encoder) -> 
     import hashlib
 
     expected = hashlib.sha256((tiny_checkpoint / "pytorch_model.bin").read_bytes()).hexdigest()
-    assert encoder.identity["weights_sha256"] == expected
+    assert encoder.identity.weights_sha256 == expected
     assert encoder.provenance["source"] == str(tiny_checkpoint)
 
 
 def test_identity_of_a_model_in_memory_follows_its_weights(small_checkpoint: Path) -> None:
     model, same = (load_model(small_checkpoint)[0] for _ in range(2))
-    first = Encoder(model, device="cpu").identity["weights_sha256"]
-    assert Encoder(same, device="cpu").identity["weights_sha256"] == first
+    first = Encoder(model, device="cpu").identity.weights_sha256
+    assert Encoder(same, device="cpu").identity.weights_sha256 == first
     with torch.no_grad():
         model.classifier.bias[0] += 1
-    assert Encoder(model, device="cpu").identity["weights_sha256"] != first
+    assert Encoder(model, device="cpu").identity.weights_sha256 != first

@@ -12,9 +12,9 @@ from exhubert_features.checkpoint import load_model, write_random_checkpoint
 from exhubert_features.checkpoint.expand import expand
 from exhubert_features.cli import main
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.modeling import ExHuBERT
-from exhubert_features.modeling.config import ExHuBERTConfig
-from exhubert_features.spec import LABELS
+from exhubert_features.model import ExHuBERTNetwork
+from exhubert_features.model.config import ExHuBERTConfig
+from exhubert_features.spec import CLASSES
 
 LAYERS = 3  # an odd number doubles to an even one
 SIZES = {
@@ -44,7 +44,7 @@ def test_extended_model_is_the_original(kind: str, tmp_path: Path) -> None:
     extended, _ = load_model(tmp_path / "extended")
     classifies = kind == "HubertForSequenceClassification"
     assert config == extended.config and config.gated
-    assert config.labels == (tuple(names.values()) if classifies else LABELS)
+    assert config.classes == (tuple(names.values()) if classifies else CLASSES)
 
     clip = torch.randn(2, 6000)
     output = extended(clip)
@@ -75,22 +75,22 @@ def test_in_a_masked_batch_too(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def extended(tmp_path: Path) -> ExHuBERT:
-    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, labels=())
-    expand(tmp_path / "plain", tmp_path / "extended", labels=["low", "high"])
+def extended(tmp_path: Path) -> ExHuBERTNetwork:
+    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, classes=())
+    expand(tmp_path / "plain", tmp_path / "extended", classes=["low", "high"])
     return load_model(tmp_path / "extended")[0]
 
 
-def test_every_even_gate_is_an_exact_identity(extended: ExHuBERT) -> None:
+def test_every_even_gate_is_an_exact_identity(extended: ExHuBERTNetwork) -> None:
     assert extended.detect_identity_gates() == 2
 
 
-def test_no_two_parameters_share_memory(extended: ExHuBERT) -> None:
+def test_no_two_parameters_share_memory(extended: ExHuBERTNetwork) -> None:
     places = [parameter.data_ptr() for parameter in extended.parameters()]
     assert len(set(places)) == len(places)
 
 
-def test_the_new_half_learns_and_the_old_one_stays(extended: ExHuBERT) -> None:
+def test_the_new_half_learns_and_the_old_one_stays(extended: ExHuBERTNetwork) -> None:
     torch.manual_seed(0)
     time = torch.arange(4000) / 16000
     low, high = (torch.sin(2 * torch.pi * pitch * time) for pitch in (150.0, 900.0))
@@ -120,7 +120,7 @@ def test_the_new_half_learns_and_the_old_one_stays(extended: ExHuBERT) -> None:
 
 
 def test_new_head_follows_the_seed(tmp_path: Path) -> None:
-    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, labels=())
+    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, classes=())
     heads = {}
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         expand(tmp_path / "plain", tmp_path / name, seed=seed)
@@ -138,17 +138,17 @@ def test_refusals(tmp_path: Path, small_checkpoint: Path) -> None:
         expand(tmp_path / "base", tmp_path / "new")
     with pytest.raises(CheckpointError, match="block-extended already"):
         expand(small_checkpoint, tmp_path / "new")
-    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, labels=("a", "b"))
+    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, classes=("a", "b"))
     with pytest.raises(UsageError, match="expected 2"):
-        expand(tmp_path / "plain", tmp_path / "new", labels=["a", "b", "c"])
+        expand(tmp_path / "plain", tmp_path / "new", classes=["a", "b", "c"])
     assert not (tmp_path / "new").exists()
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, labels=())
+    write_random_checkpoint(tmp_path / "plain", layers=2, gated=False, classes=())
     arguments = ["expand", str(tmp_path / "plain"), str(tmp_path / "new"), "--labels", "sad,glad"]
     assert main(arguments) == 0
     assert "2 layers became 4" in capsys.readouterr().out
     config: ExHuBERTConfig = load_model(tmp_path / "new")[0].config
-    assert config.labels == ("sad", "glad") and config.num_hidden_layers == 4
+    assert config.classes == ("sad", "glad") and config.num_hidden_layers == 4
     assert main(arguments) == 2

@@ -75,7 +75,7 @@ def test_short_clips_pool_their_own_frames(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("preprocess", ["card", "masked"])
 def test_alone_and_in_any_batch(encoder: Encoder, preprocess: str) -> None:
-    spec = ExtractionSpec(pool=("mean", "std", "max"), frames=(2, 0), preprocess=preprocess)
+    spec = ExtractionSpec(pools=("mean", "std", "max"), frame_layers=(2, 0), preprocess=preprocess)
     alone = {
         name: features(extract({name: wave}, encoder, spec, batch_size=1))[name]
         for name, wave in CLIPS.items()
@@ -88,7 +88,7 @@ def test_alone_and_in_any_batch(encoder: Encoder, preprocess: str) -> None:
 
 
 def test_pooled_and_frames_agree(encoder: Encoder) -> None:
-    spec = ExtractionSpec(pool=("max", "std"), layers=(1,), frames=(2, 1), hop=1.0)
+    spec = ExtractionSpec(pools=("max", "std"), layers=(1,), frame_layers=(2, 1), hop=1.0)
     for row in features(extract(CLIPS, encoder, spec)).values():
         assert row.frames is not None
         frames = row.frames[1].astype(np.float64)  # in the order asked for: 2, then 1
@@ -106,7 +106,7 @@ def test_long_clips_average_the_logits_of_their_windows(encoder: Encoder) -> Non
 
 def test_many_windows_are_joined_as_one(encoder: Encoder) -> None:
     spec = ExtractionSpec(
-        window=0.1, hop=0.1, pool=("mean", "std"), frames=(2,), preprocess="masked"
+        window=0.1, hop=0.1, pools=("mean", "std"), frame_layers=(2,), preprocess="masked"
     )
     row = features(extract({"a": noise(16_000 * 15)}, encoder, spec))["a"]
     assert row.frames is not None
@@ -298,7 +298,10 @@ def test_decoding_stops_when_nobody_listens() -> None:
 
 
 def test_what_is_planned_is_what_comes(encoder: Encoder) -> None:
-    for spec in (ExtractionSpec(frames=(1,)), ExtractionSpec(frames=(1,), segments=True, hop=1.0)):
+    for spec in (
+        ExtractionSpec(frame_layers=(1,)),
+        ExtractionSpec(frame_layers=(1,), segments=True, hop=1.0),
+    ):
         extraction = extract(CLIPS, encoder, spec)
         rows = list(features(extraction).values())
         frames = sum(row.frames.shape[1] for row in rows if row.frames is not None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exhubert_features.errors import LabelError
-from exhubert_features.labels import join_labels, read_table
+from exhubert_features.evaluation import join_labels, read_table
 
 CLIPS = [
     {"id": "a", "clip_id": "a", "file": "/data/wav/a.wav", "speaker": "1"},

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction.planning import Plan, plan_clips
+from exhubert_features.extraction.sources import Plan, plan_clips
 
 RATE = 16_000
 

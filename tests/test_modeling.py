@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from exhubert_features.checkpoint import load_model
 from exhubert_features.checkpoint.blank import blank_model
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.modeling import ExHuBERT, frame_lengths, span_mask
-from exhubert_features.modeling.config import ExHuBERTConfig, frame_count
+from exhubert_features.model import ExHuBERTNetwork, frame_lengths, span_mask
+from exhubert_features.model.config import ExHuBERTConfig, frame_count
 
 PARITY = 1e-4
 SMALL = {
@@ -27,16 +27,16 @@ SMALL = {
 }
 
 
-def small_model(layers: int = 4, **changes: object) -> ExHuBERT:
+def small_model(layers: int = 4, **changes: object) -> ExHuBERTNetwork:
     torch.manual_seed(0)
     config = ExHuBERTConfig(
         **{**SMALL, "num_hidden_layers": layers, "labels": ("a", "b", "c"), **changes}
     )
-    return ExHuBERT(config).eval()
+    return ExHuBERTNetwork(config).eval()
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint: Path) -> ExHuBERT:
+def model(tiny_checkpoint: Path) -> ExHuBERTNetwork:
     return load_model(tiny_checkpoint)[0].eval()
 
 
@@ -45,7 +45,7 @@ def close(found: torch.Tensor, expected: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def test_parity_unmasked(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None:
+def test_parity_unmasked(model: ExHuBERTNetwork, golden: dict[str, np.ndarray]) -> None:
     output = model(torch.tensor(golden["a_input"]))
     assert output.layer_ids == tuple(range(49))
     close(torch.stack(output.hidden_states), golden["a_hidden"])
@@ -53,7 +53,7 @@ def test_parity_unmasked(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None
 
 
 @torch.no_grad()
-def test_parity_masked(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None:
+def test_parity_masked(model: ExHuBERTNetwork, golden: dict[str, np.ndarray]) -> None:
     output = model(torch.tensor(golden["b_input"]), torch.tensor(golden["b_lengths"]))
     frames = output.frame_lengths.tolist()
     assert frames == golden["b_frames"].tolist()
@@ -69,7 +69,7 @@ def test_parity_masked(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("case", ["c0", "c1", "c2"])
 @pytest.mark.parametrize("cut", ["", "_cut"])
 def test_parity_card_inputs(
-    model: ExHuBERT, golden: dict[str, np.ndarray], case: str, cut: str
+    model: ExHuBERTNetwork, golden: dict[str, np.ndarray], case: str, cut: str
 ) -> None:
     output = model(torch.tensor(golden[f"{case}_card_input{cut}"]).unsqueeze(0))
     close(output.logits, golden[f"{case}_logits{cut}"])
@@ -83,8 +83,8 @@ def released() -> dict:
     return json.loads(path.read_text())
 
 
-def released_model() -> ExHuBERT:
-    config = ExHuBERTConfig.from_dict(released()["config"], gated=True, labels=list("abcdef"))
+def released_model() -> ExHuBERTNetwork:
+    config = ExHuBERTConfig.from_dict(released()["config"], gated=True, classes=list("abcdef"))
     return blank_model(config)
 
 
@@ -126,7 +126,9 @@ def test_odd_number_of_layers_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_layer_selection_equals_all_layers(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None:
+def test_layer_selection_equals_all_layers(
+    model: ExHuBERTNetwork, golden: dict[str, np.ndarray]
+) -> None:
     waveforms = torch.tensor(golden["a_input"])
     everything = model(waveforms).hidden_states
     for layers, ids in [(None, range(49)), (2, (47, 48)), ([0, 7, -1], (0, 7, 48)), ([12], (12,))]:
@@ -142,7 +144,7 @@ def test_layer_selection_equals_all_layers(model: ExHuBERT, golden: dict[str, np
     [([5], False, 5), ([5], True, 48), (1, False, 48), ([0], False, 0)],
 )
 def test_deeper_layers_do_not_run(
-    model: ExHuBERT, golden: dict[str, np.ndarray], layers: object, logits: bool, runs: int
+    model: ExHuBERTNetwork, golden: dict[str, np.ndarray], layers: object, logits: bool, runs: int
 ) -> None:
     ran: list[int] = []
     hooks = [
@@ -161,13 +163,13 @@ def test_deeper_layers_do_not_run(
 @pytest.mark.parametrize(
     "layers", [[49], [-50], [], [1, 1], 0, 50, True, [True], "all", [1.5], 1.5]
 )
-def test_impossible_layers(model: ExHuBERT, layers: object) -> None:
+def test_impossible_layers(model: ExHuBERTNetwork, layers: object) -> None:
     with pytest.raises(UsageError, match="layers is"):
         model(torch.zeros(1, 400), layers=layers)
 
 
 @torch.no_grad()
-def test_reduce_replaces_the_states(model: ExHuBERT, golden: dict[str, np.ndarray]) -> None:
+def test_reduce_replaces_the_states(model: ExHuBERTNetwork, golden: dict[str, np.ndarray]) -> None:
     waveforms = torch.tensor(golden["a_input"])
     reduced = model(waveforms, layers=[3, 48], reduce=lambda hidden, frames: hidden.sum(1))
     whole = model(waveforms, layers=[3, 48])
@@ -259,7 +261,7 @@ def test_frame_counts_agree() -> None:
     assert frame_lengths(torch.tensor(samples), config).tolist() == counts
 
 
-def train_once(model: ExHuBERT, **options: object) -> torch.Tensor:
+def train_once(model: ExHuBERTNetwork, **options: object) -> torch.Tensor:
     model.train()
     output = model(torch.randn(2, 8000), labels=torch.tensor([0, 2]), **options)
     output.loss.backward()
@@ -389,7 +391,7 @@ FREEZES = {
 }
 
 
-def distributed_steps(model: ExHuBERT, **options: object) -> None:
+def distributed_steps(model: ExHuBERTNetwork, **options: object) -> None:
     wrapped = DistributedDataParallel(model.train())
     for _ in range(2):  # unused parameters show themselves in the second step
         wrapped(torch.randn(2, 4000), **options).loss.backward()

@@ -19,8 +19,8 @@ from exhubert_features.errors import FingerprintMismatch, UsageError
 from exhubert_features.extraction import extract
 from exhubert_features.heads import HeadConfig, build_head, load_head, save_head
 from exhubert_features.prediction import Prediction, marginals, predict, prediction_spec
-from exhubert_features.prediction.timeline import draw_timeline
-from exhubert_features.spec import LABELS, ExtractionSpec
+from exhubert_features.report.timeline import draw_timeline
+from exhubert_features.spec import CLASSES, ExtractionSpec
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -71,7 +71,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def test_marginals() -> None:
-    scores = dict(zip(LABELS, (0.05, 0.1, 0.15, 0.2, 0.22, 0.28), strict=True))
+    scores = dict(zip(CLASSES, (0.05, 0.1, 0.15, 0.2, 0.22, 0.28), strict=True))
     found = marginals(scores)
     assert found["arousal"] == pytest.approx({"low": 0.3, "high": 0.7})
     assert found["valence"] == pytest.approx({"negative": 0.25, "neutral": 0.32, "positive": 0.43})
@@ -87,7 +87,7 @@ def test_probabilities_are_the_encoders(model: Path) -> None:
     assert isinstance(found, Prediction)
     wanted = encoder([wave], preprocess="card").probabilities[0]
     np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
-    assert found.label == LABELS[int(wanted.argmax())]
+    assert found.label == CLASSES[int(wanted.argmax())]
 
 
 def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
     shown = [float(line.split()[1]) for line in lines[1:7]]
     assert shown == sorted(shown, reverse=True)
     assert sum(shown) == pytest.approx(1, abs=0.01)
-    assert {line.split()[0] for line in lines[1:7]} == set(LABELS)
+    assert {line.split()[0] for line in lines[1:7]} == set(CLASSES)
 
 
 def test_json_and_csv_say_the_same(
@@ -117,7 +117,7 @@ def test_json_and_csv_say_the_same(
     code, out, _ = run(capsys, recordings, "--model", model, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["id"] for row in rows] == ["long.wav", "short.wav"]
-    for label in LABELS:
+    for label in CLASSES:
         assert float(rows[0][label]) == pytest.approx(long["probabilities"][label], abs=1e-6)
     assert float(rows[1]["valence_positive"]) == pytest.approx(
         short["valence"]["positive"], abs=1e-6
@@ -133,7 +133,7 @@ def test_timeline(model: Path, recordings: Path, capsys: pytest.CaptureFixture[s
     assert len(out.splitlines()) == 1 + 3
 
 
-@pytest.mark.parametrize("classes", [LABELS, ("joy", "anger"), ()])
+@pytest.mark.parametrize("classes", [CLASSES, ("joy", "anger"), ()])
 def test_plots(tmp_path: Path, classes: tuple[str, ...]) -> None:
     """For the released classes, for others, and for values; a title is not a formula."""
     scores = np.full(len(classes) or 1, 1 / (len(classes) or 1))
@@ -154,7 +154,7 @@ def test_the_plot_shows_arousal(tmp_path: Path) -> None:
     pictures = []
     for scores in ((0.2, 0.3, 0.5, 0, 0, 0), (0, 0, 0, 0.2, 0.3, 0.5)):
         window = Prediction(
-            id="x", file="x", start=0, end=3, classes=LABELS, scores=np.array(scores), target="t"
+            id="x", file="x", start=0, end=3, classes=CLASSES, scores=np.array(scores), target="t"
         )
         draw_timeline(tmp_path / "a.png", noise(48_000), [window], title="x")
         pictures.append((tmp_path / "a.png").read_bytes())
@@ -178,7 +178,7 @@ def test_a_head_gets_the_features_it_was_trained_on(
     model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     spec = ExtractionSpec(
-        preprocess="masked", window=2.0, hop=1.0, pool=("std", "mean"), frames=(0, 1, 2)
+        preprocess="masked", window=2.0, hop=1.0, pools=("std", "mean"), frame_layers=(0, 1, 2)
     )
     head_folder = write_head(recordings / "head", model, spec, kind=kind)
     _, out, _ = run(
@@ -196,7 +196,7 @@ def test_a_head_gets_the_features_it_was_trained_on(
 def test_a_head_over_time(
     model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = ExtractionSpec(pool=("mean", "std"))
+    spec = ExtractionSpec(pools=("mean", "std"))
     head = write_head(recordings / "head", model, spec, classes=())
     long, picture = recordings / "long.wav", recordings / "picture.png"
     options = ["--head", head, "--format", "csv", "--plot", picture]
@@ -211,14 +211,14 @@ def test_a_head_of_another_model_is_refused(
     model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_random_checkpoint(recordings / "other", layers=2, seed=1)
-    head = write_head(recordings / "head", model, ExtractionSpec(pool=("mean", "std")))
+    head = write_head(recordings / "head", model, ExtractionSpec(pools=("mean", "std")))
     code, _, err = run(capsys, recordings / "short.wav", "--model", other, "--head", head)
     assert code == FingerprintMismatch.exit_code
     assert "weights_sha256" in err
 
 
 def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head = write_head(recordings / "head", model, ExtractionSpec(pool=("mean", "std")))
+    head = write_head(recordings / "head", model, ExtractionSpec(pools=("mean", "std")))
     short = recordings / "short.wav"
     wrong = [
         (["--head", head, "--window", 2], 2),
@@ -233,7 +233,7 @@ def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixtur
     for options, expected in wrong:
         code, _, err = run(capsys, short, "--model", model, *options)
         assert (code, bool(err)) == (expected, True), options
-    bare = write_random_checkpoint(recordings / "bare", layers=2, labels=())
+    bare = write_random_checkpoint(recordings / "bare", layers=2, classes=())
     code, _, err = run(capsys, short, "--model", bare)
     assert code == UsageError.exit_code
     assert "no classifier" in err

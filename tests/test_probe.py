@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from emotional_store import BEST, LAYERS, labels_of, write_emotional_store
 
-from exhubert_features.labels.splits import make_protocol
+from exhubert_features.evaluation.outcome import evaluated_rows, main_score
+from exhubert_features.evaluation.splits import make_protocol
+from exhubert_features.heads.layerwise import Probe, _Plan, layer_curve, probe_outcome, run_probe
+from exhubert_features.heads.linear import SHRINKAGES
 from exhubert_features.store import FeatureStore
-from exhubert_features.training.outcome import evaluated_rows, main_score
-from exhubert_features.training.probe import Probe, _Plan, layer_curve, probe_outcome, run_probe
-from exhubert_features.training.shrinkage import SHRINKAGES
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_shared_fits_equal_separate_ones(store: FeatureStore) -> None:
     """The outputs of every fold, recomputed one training set at a time."""
     import torch
 
-    from exhubert_features.training.shrinkage import BlockSums
+    from exhubert_features.heads.linear import BlockSums
 
     labels = labels_of(store)
     protocol = make_protocol(labels)

@@ -73,7 +73,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("home", "bin", "audio"):
         (folder / name).mkdir()
     write_random_checkpoint(folder / "stand-ins/exhubert")
-    write_random_checkpoint(folder / "stand-ins/hubert", layers=4, gated=False, labels=())
+    write_random_checkpoint(folder / "stand-ins/hubert", layers=4, gated=False, classes=())
     speech = [
         synthesise(draw_voice(0), Style(), sentence=sentence, seed=sentence) for sentence in (0, 1)
     ]

@@ -51,7 +51,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples.mkdir(parents=True)
     manifest = write_corpus(samples / "corpus", speakers=6, sentences=2)
     model = write_random_checkpoint(samples / "model", layers=4)
-    extraction = extract(manifest, load_encoder(model), ExtractionSpec(frames=(2,)))
+    extraction = extract(manifest, load_encoder(model), ExtractionSpec(frame_layers=(2,)))
     FeatureStore.write(samples / "features", extraction)
     return folder
 
@@ -225,11 +225,11 @@ def test_fine_tuned_model_is_usable_at_once(workplace: Path, fine_tuned: Path) -
     classifier = foreign_class(source=str(fine_tuned), savedir=str(workplace / "savedir"))
     probabilities, score, index, label = classifier.classify_file(str(clip))
     encoder = load_encoder(fine_tuned, device="cpu")
-    assert encoder.labels == ("anger", "happiness", "neutral", "sadness")
+    assert encoder.classes == ("anger", "happiness", "neutral", "sadness")
     wave = torch.from_numpy(soundfile.read(clip, dtype="float32")[0])
     expected = encoder(wave, preprocess="card").probabilities
     torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-5)
-    assert label == [encoder.labels[int(index)]] and score == probabilities.max()
+    assert label == [encoder.classes[int(index)]] and score == probabilities.max()
     features = workplace / "tests/tmp/features_of_fine_tuned"
     assert main(["extract", str(clip), "--model", str(fine_tuned), "-o", str(features)]) == 0
     assert int(FeatureStore(features).logits().argmax()) == int(index)

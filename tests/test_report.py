@@ -17,7 +17,7 @@ import pytest
 from matplotlib.image import imread
 
 from exhubert_features.bootstrap import classification_metrics, regression_metrics
-from exhubert_features.metrics import Interval, softmax
+from exhubert_features.evaluation.metrics import Interval, softmax
 from exhubert_features.report import (
     HeadComparison,
     LayerCurve,

@@ -232,11 +232,11 @@ def test_mixed_precision(small: str, dtype: torch.dtype) -> None:
 
 
 def test_new_classifier(small: str) -> None:
-    lobe = ExHuBERT(small, None, output_logits=True, labels=["calm", "tense"])
+    lobe = ExHuBERT(small, None, output_logits=True, classes=["calm", "tense"])
     assert lobe(noise(3, 16_000)).logits.shape == (3, 2)
-    assert lobe.model.config.labels == ("calm", "tense")
+    assert lobe.model.config.classes == ("calm", "tense")
     with pytest.raises(UsageError, match="freeze=True"):
-        ExHuBERT(small, None, freeze=True, labels=["calm", "tense"])
+        ExHuBERT(small, None, freeze=True, classes=["calm", "tense"])
 
 
 def test_unknown_preprocessing_is_refused_at_once() -> None:
@@ -256,7 +256,7 @@ def test_classifier_counts_own_frames_only(small: str) -> None:
         expected = alone.logits[0].softmax(dim=-1)
         torch.testing.assert_close(probabilities[row], expected, rtol=0, atol=1e-5)
         assert score[row] == probabilities[row].max()
-        assert names[row] == lobe.model.config.labels[int(index[row])]
+        assert names[row] == lobe.model.config.classes[int(index[row])]
 
 
 def test_classifier_needs_logits(small: str) -> None:
@@ -268,10 +268,10 @@ def test_classifier_needs_logits(small: str) -> None:
 
 
 def test_fine_tuned_model_becomes_a_checkpoint(small: str, tmp_path: Path) -> None:
-    lobe = ExHuBERT(small, None, output_logits=True, labels=["calm", "tense"]).eval()
+    lobe = ExHuBERT(small, None, output_logits=True, classes=["calm", "tense"]).eval()
     save_checkpoint(lobe.model, tmp_path / "tuned")
     tuned = ExHuBERT(str(tmp_path / "tuned"), None, freeze=True, output_logits=True)
-    assert tuned.model.config.labels == ("calm", "tense")
+    assert tuned.model.config.classes == ("calm", "tense")
     wav = noise(2, 16_000)
     assert torch.equal(tuned(wav).logits, lobe(wav).logits)
 

@@ -100,7 +100,7 @@ def test_other_frozen_weights_are_refused(small: str, tmp_path: Path) -> None:
 
 def test_unfit_checkpoints_are_refused(small: str, tmp_path: Path) -> None:
     path = tmp_path / "lobe.ckpt"
-    ExHuBERT(small, None, labels=["calm", "tense"], output_logits=True).save(path)
+    ExHuBERT(small, None, classes=["calm", "tense"], output_logits=True).save(path)
     lobe = ExHuBERT(small, None, **PARTLY)
     with pytest.raises(CheckpointError, match=r"do not fit, first .*classifier"):
         lobe.load(path)

@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import LabelError
-from exhubert_features.labels import Labels
-from exhubert_features.labels.splits import Protocol, make_protocol, raise_if_shared
+from exhubert_features.evaluation import Labels
+from exhubert_features.evaluation.splits import Protocol, make_protocol, raise_if_shared
 
 
 def make_labels(

@@ -18,7 +18,7 @@ from store_fakes import FakeExtraction, features_of, make_clip, make_extraction,
 from exhubert_features import FeatureStore
 from exhubert_features.errors import FingerprintMismatch, StoreError, UsageError
 from exhubert_features.records import ClipFailure
-from exhubert_features.spec import LABELS, ExtractionSpec
+from exhubert_features.spec import CLASSES, ExtractionSpec
 
 HARD_IDS = [
     "a/b/c",
@@ -38,7 +38,7 @@ def check_same(store: FeatureStore, extraction: FakeExtraction) -> None:
     for clip in extraction.clips:
         expected = features_of(clip, extraction.fingerprint)
         stored = store[clip.id]
-        dtype = extraction.fingerprint["spec"]["dtype"]
+        dtype = extraction.fingerprint.spec.dtype
         assert stored.pooled.dtype == dtype
         np.testing.assert_array_equal(stored.pooled, expected.pooled.astype(dtype))
         np.testing.assert_array_equal(stored.logits, expected.logits)
@@ -50,7 +50,7 @@ def check_same(store: FeatureStore, extraction: FakeExtraction) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("frames", [(), (1, 4)])
 def test_round_trip_keeps_dtype_shape_and_id(tmp_path: Path, dtype: str, frames: tuple) -> None:
-    spec = ExtractionSpec(dtype=dtype, frames=frames, pool=("mean", "std"))
+    spec = ExtractionSpec(dtype=dtype, frame_layers=frames, pools=("mean", "std"))
     clips = [make_clip(name, meta={"speaker": f"s{n}"}) for n, name in enumerate(HARD_IDS)]
     extraction = FakeExtraction(clips, fingerprint=make_fingerprint(spec))
     store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=3)
@@ -63,7 +63,7 @@ def test_round_trip_keeps_dtype_shape_and_id(tmp_path: Path, dtype: str, frames:
 
 
 def test_matrix_logits_and_single_layers_agree_with_rows(tmp_path: Path) -> None:
-    spec = ExtractionSpec(layers=(0, 2, 4), pool=("mean", "max"), frames=(2,))
+    spec = ExtractionSpec(layers=(0, 2, 4), pools=("mean", "max"), frame_layers=(2,))
     extraction = make_extraction(11, fingerprint=make_fingerprint(spec))
     store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=4)
     rows = [store[name] for name in store]
@@ -77,7 +77,7 @@ def test_matrix_logits_and_single_layers_agree_with_rows(tmp_path: Path) -> None
         store.vector("clip_007", layer=2, pool="max"), rows[7].pooled[1, 1]
     )
     np.testing.assert_array_equal(store.frames("clip_007", layer=2), rows[7].frames[0])
-    assert store.labels == LABELS
+    assert store.classes == CLASSES
 
 
 def test_what_is_not_stored_is_refused_by_name(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_another_fingerprint_is_refused_with_the_keys(tmp_path: Path) -> None:
     extraction = make_extraction(2, fingerprint=other)
     with pytest.raises(FingerprintMismatch) as caught:
         FeatureStore.write(path, extraction)
-    assert 'spec.preprocess = "card"' in str(caught.value)
-    assert 'expected model.weights_sha256 = "1111' in str(caught.value)
+    assert "spec.preprocess is 'card', not 'masked'" in str(caught.value)
+    assert "model.weights_sha256 is '0000" in str(caught.value)
     assert extraction.computed == []
     assert len(FeatureStore(path)) == 2
 
@@ -307,7 +307,7 @@ def test_dataframe_has_audformats_index(tmp_path: Path) -> None:
 
 
 def test_plain_h5py_understands_a_shard(tmp_path: Path) -> None:
-    spec = ExtractionSpec(frames=(1,))
+    spec = ExtractionSpec(frame_layers=(1,))
     extraction = make_extraction(4, fingerprint=make_fingerprint(spec))
     store = FeatureStore.write(tmp_path / "store", extraction)
     with h5py.File(tmp_path / "store/shards/000000.h5", "r") as file:
@@ -317,7 +317,7 @@ def test_plain_h5py_understands_a_shard(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["frames"][:, start:end], store["clip_002"].frames)
         assert file["pooled"].attrs["axes"] == "row, layer, pool, width"
         assert file["start"].attrs["unit"] == "seconds"
-        assert file.attrs["labels"].tolist() == list(LABELS)
+        assert file.attrs["classes"].tolist() == list(CLASSES)
         assert file.userblock_size == 512
 
 

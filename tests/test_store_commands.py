@@ -16,9 +16,9 @@ from store_fakes import FakeExtraction, make_clip, make_extraction, make_fingerp
 from exhubert_features import FeatureStore
 from exhubert_features.cli import main
 from exhubert_features.records import ClipFailure
-from exhubert_features.spec import LABELS, ExtractionSpec
+from exhubert_features.spec import CLASSES, ExtractionSpec
 
-SPEC = ExtractionSpec(layers=(0, 1, 2, 4), pool=("mean", "std"))
+SPEC = ExtractionSpec(layers=(0, 1, 2, 4), pools=("mean", "std"))
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_exported_numbers_are_the_stored_ones(store: Path, form: str) -> None:
             np.testing.assert_array_equal(archive["features"], matrix)
             np.testing.assert_array_equal(archive["logits"], opened.logits())
             assert archive["ids"].tolist() == opened.ids
-            assert archive["labels"].tolist() == list(LABELS)
+            assert archive["labels"].tolist() == list(CLASSES)
     else:
         table = pd.read_csv(output) if form == "csv" else pd.read_parquet(output)
         assert table["id"].tolist() == ["clip_0", "clip_2", "clip_3", "\\udcff"]
@@ -149,7 +149,7 @@ def test_exported_numbers_are_the_stored_ones(store: Path, form: str) -> None:
         assert table["end"].tolist() == [3.0] * 4
         features = table[[f"feature_{n}" for n in range(8)]].to_numpy()
         np.testing.assert_allclose(features, matrix.astype("f4"), rtol=1e-6)
-        logits = table[[f"logit_{label}" for label in LABELS]].to_numpy()
+        logits = table[[f"logit_{label}" for label in CLASSES]].to_numpy()
         np.testing.assert_allclose(logits, opened.logits(), rtol=1e-6)
     before = output.read_bytes()
     assert main(command) == 2, "an existing file is not overwritten"

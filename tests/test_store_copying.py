@@ -15,7 +15,7 @@ from exhubert_features.records import ClipFailure
 from exhubert_features.spec import ExtractionSpec
 from exhubert_features.store import merge, pack
 
-RAGGED = make_fingerprint(ExtractionSpec(frames=(0, 3), pool=("mean", "std")))
+RAGGED = make_fingerprint(ExtractionSpec(frame_layers=(0, 3), pools=("mean", "std")))
 
 
 def test_packed_store_is_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,9 @@ from test_store import check_same
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import StoreError
+from exhubert_features.files import LEASE_SECONDS, publish
 from exhubert_features.spec import ExtractionSpec
 from exhubert_features.store import merge, pack, verify
-from exhubert_features.store.files import LEASE_SECONDS, publish
 from exhubert_features.store.writer import Writer
 
 KILLS = int(os.environ.get("EXHUBERT_KILLS", "36"))
@@ -148,7 +148,7 @@ def check_whole(path: Path) -> None:
 
 
 def test_the_loser_of_a_race_keeps_only_what_is_new(tmp_path: Path) -> None:
-    path, data = tmp_path / "store", make_fingerprint(ExtractionSpec(frames=(1,)))
+    path, data = tmp_path / "store", make_fingerprint(ExtractionSpec(frame_layers=(1,)))
     clips = [make_clip(name) for name in "abcdef"]
     with Writer(path, data) as first, Writer(path, data) as second, Writer(path, data) as third:
         for writer, part in ((first, clips[:3]), (second, clips[1:5]), (third, clips)):

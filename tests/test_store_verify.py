@@ -20,7 +20,7 @@ from exhubert_features.spec import ExtractionSpec
 from exhubert_features.store import pack, repair, verify
 from exhubert_features.store.shard import USER_BLOCK, digest_of, stamp
 
-DATA = make_fingerprint(ExtractionSpec(frames=(2,)))
+DATA = make_fingerprint(ExtractionSpec(frame_layers=(2,)))
 REJECTED = [ClipFailure(id="bad", file="bad.wav", kind="unreadable", reason="nothing in it")]
 
 
@@ -159,7 +159,7 @@ def test_shards_of_another_layout_are_damage(store: Path, name: str) -> None:
 
 
 def test_a_shard_of_another_model_is_damage(store: Path, tmp_path: Path) -> None:
-    other = make_fingerprint(ExtractionSpec(frames=(2,)), weights_sha256="1" * 64)
+    other = make_fingerprint(ExtractionSpec(frame_layers=(2,)), weights_sha256="1" * 64)
     FeatureStore.write(tmp_path / "other", make_extraction(2, prefix="x", fingerprint=other))
     shutil.copy(shard(tmp_path / "other", 0), shard(store, 4))
     (problem,) = verify(store).problems

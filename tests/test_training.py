@@ -12,22 +12,22 @@ from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_s
 from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
+from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation.metrics import softmax
+from exhubert_features.evaluation.outcome import make_report
+from exhubert_features.evaluation.splits import Protocol, make_protocol
 from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
 from exhubert_features.heads.features import Kind
-from exhubert_features.labels import Labels, join_labels, store_rows
-from exhubert_features.labels.splits import Protocol, make_protocol
-from exhubert_features.metrics import softmax
+from exhubert_features.heads.fitting import Features, FitOptions, agree, choose, fit, outputs_of
+from exhubert_features.heads.training import Trained, evaluate_head, train_head
 from exhubert_features.store import FeatureStore
-from exhubert_features.training import Trained, evaluate_head, train_head
-from exhubert_features.training.fitting import Features, FitOptions, agree, choose, fit, outputs_of
-from exhubert_features.training.outcome import make_report
 
 QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return write_emotional_store(tmp_path_factory.mktemp("train") / "store", frames=(3, 4))
+    return write_emotional_store(tmp_path_factory.mktemp("train") / "store", frame_layers=(3, 4))
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_the_report_says_what_to_beware_of(
     assert next(iter(report.metrics)) == "uar"
     assert "includes EMO-DB" in report.warnings[0]
     assert [failure["id"] for failure in report.failures] == ["broken"]
-    assert report.reproduce["fingerprint"] == store.fingerprint
+    assert report.reproduce["fingerprint"] == store.fingerprint.to_dict()
     assert report.map_points is not None and report.map_points.shape == (120, 2)
     assert sorted(report.ids) == sorted(labels.ids)
     assert len(report.folds) == 4

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import subprocess
 import sys
 import warnings
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ from transformers import (
     pipeline,
 )
 
-from exhubert_features import LABELS, Encoder, autoregister, load_encoder
+from exhubert_features import CLASSES, Encoder, load_encoder
 from exhubert_features.checkpoint.convert import convert
 
 AUTO = "transformers.models.auto.configuration_auto"
@@ -55,7 +52,7 @@ def clip(samples: int, seed: int = 0) -> np.ndarray:
 
 def scores(result: list[dict]) -> list[float]:
     found = {entry["label"]: entry["score"] for entry in result}
-    return [found[label] for label in LABELS]
+    return [found[label] for label in CLASSES]
 
 
 @pytest.mark.parametrize("samples", [500, 20_000, 48_000, 70_000])
@@ -136,7 +133,7 @@ def test_model_parity(model: torch.nn.Module, golden: dict[str, np.ndarray]) -> 
 def test_config_and_labels(converted: Path) -> None:
     config = AutoConfig.from_pretrained(converted)
     assert config.model_type == "exhubert"
-    assert tuple(config.id2label.values()) == LABELS
+    assert tuple(config.id2label.values()) == CLASSES
 
 
 def test_save_and_load_again(model: torch.nn.Module, tmp_path: Path, encoder: Encoder) -> None:
@@ -225,33 +222,3 @@ def test_registration_in_any_order_of_imports(converted: Path) -> None:
     command = [sys.executable, "-c", EACH, str(converted), *ORDERS]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-def test_import_machinery_is_left_alone() -> None:
-    module = sys.modules[AUTO]
-    found = importlib.util.find_spec(AUTO)
-    assert found is module.__spec__
-    assert type(module.__loader__) is type(torch.__loader__) is type(module.__spec__.loader)
-    finder = next(one for one in sys.meta_path if isinstance(one, autoregister._Finder))
-    assert finder.find_spec("transformers.models.bert") is None
-    assert finder.find_spec("json") is None
-    before = list(sys.meta_path)
-    autoregister.install()
-    assert sys.meta_path == before
-
-
-def test_reload_registers_again(converted: Path) -> None:
-    reloaded = importlib.reload(sys.modules[AUTO])
-    try:
-        assert reloaded.AutoConfig.from_pretrained(converted).model_type == "exhubert"
-    finally:
-        sys.modules[AUTO] = reloaded
-
-
-def test_failed_registration_warns_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = ModuleType("broken")  # no register()
-    name = "exhubert_features.integrations.transformers.modeling"
-    monkeypatch.setitem(sys.modules, name, broken)
-    with pytest.warns(UserWarning, match="transformers will not know ExHuBERT checkpoints"):
-        autoregister._register("transformers.models.auto.modeling_auto")
-    assert autoregister._pending == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exhubert_features.extraction.windows import Window, plan_windows, window_bounds
-from exhubert_features.modeling import config
+from exhubert_features.model import config
 
 WINDOW = 48_000
 

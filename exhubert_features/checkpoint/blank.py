@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ..modeling import ExHuBERT
-from ..modeling.config import ExHuBERTConfig
+from ..model import ExHuBERTNetwork
+from ..model.config import ExHuBERTConfig
 
 # Functions that fill a tensor, and the keyword under which each one may get it.
 _FILLS = {"uniform_": "tensor", "normal_": "tensor", "kaiming_uniform_": "tensor", "eye": "out"}
 
 
-def blank_model(config: ExHuBERTConfig) -> ExHuBERT:
+def blank_model(config: ExHuBERTConfig) -> ExHuBERTNetwork:
     """Build on the meta device: no memory, no initialisation; fill with ``assign=True``."""
     with torch.device("meta"), _Unfilled():
-        return ExHuBERT(config)
+        return ExHuBERTNetwork(config)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..modeling.config import ExHuBERTConfig
+from ..model.config import ExHuBERTConfig
 from .loading import load_model
 from .saving import refuse_occupied, save_checkpoint
 
@@ -17,7 +17,7 @@ def convert(
     destination: str | Path,
     *,
     dtype: torch.dtype | None = None,
-    labels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -32,7 +32,7 @@ def convert(
         A folder that does not exist yet, or is empty.
     dtype
         ``torch.bfloat16`` or ``torch.float16`` for half the bytes; None is float32.
-    labels
+    classes
         Class names in logit order, in place of the checkpoint's.
 
     Returns
@@ -45,7 +45,7 @@ def convert(
         revision=revision,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
-        labels=labels,
+        classes=classes,
     )
     save_checkpoint(model, destination, dtype=dtype)
     return model.config

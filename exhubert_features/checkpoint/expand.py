@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
-from ..modeling import ExHuBERT
-from ..modeling.config import ExHuBERTConfig
-from ..spec import LABELS
+from ..model import ExHuBERTNetwork
+from ..model.config import ExHuBERTConfig
+from ..spec import CLASSES
 from .blank import blank_model
 from .loading import load_model
 from .saving import refuse_occupied, save_checkpoint
@@ -25,7 +25,7 @@ def expand(
     source: str | Path,
     destination: str | Path,
     *,
-    labels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
@@ -40,7 +40,7 @@ def expand(
         norm, such as the large and extra-large ones, with or without a head.
     destination
         A folder that does not exist yet, or is empty.
-    labels
+    classes
         Class names. Without any, the source's own, or the released six for a new head.
     seed
         Of the new classification head, made when the source has none.
@@ -54,7 +54,7 @@ def expand(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     try:
-        extended = expand_model(model, labels=labels, seed=seed)
+        extended = expand_model(model, classes=classes, seed=seed)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.source} cannot be block-extended: {error}") from error
     save_checkpoint(extended, destination)
@@ -62,8 +62,8 @@ def expand(
 
 
 def expand_model(
-    model: ExHuBERT, *, labels: Sequence[str] | None = None, seed: int = 0
-) -> ExHuBERT:
+    model: ExHuBERTNetwork, *, classes: Sequence[str] | None = None, seed: int = 0
+) -> ExHuBERTNetwork:
     """A model with every layer of ``model`` twice, which gives back the same hidden states.
 
     Layer i becomes the pair 2i, 2i + 1. The even one has an identity gate and stays what it
@@ -78,18 +78,18 @@ def expand_model(
             expected="stable layer norm",
             remedy="Use a large HuBERT such as facebook/hubert-large-ll60k",
         )
-    names = tuple(labels) if labels is not None else original.labels or LABELS
-    if original.labels and len(names) != len(original.labels):
+    names = tuple(classes) if classes is not None else original.classes or CLASSES
+    if original.classes and len(names) != len(original.classes):
         raise UsageError(
-            f"{len(names)} labels ({', '.join(names)})",
-            expected=f"{len(original.labels)}, as the source's own head has classes",
-            remedy="Leave the labels out; train a new head with `exhubert train`",
+            f"{len(names)} classes ({', '.join(names)})",
+            expected=f"{len(original.classes)}, as the source's own head has classes",
+            remedy="Leave the classes out; train a new head with `exhubert train`",
         )
     config = replace(
-        original, gated=True, num_hidden_layers=2 * original.num_hidden_layers, labels=names
+        original, gated=True, num_hidden_layers=2 * original.num_hidden_layers, classes=names
     )
     state = _twice(model.state_dict(), config.hidden_size)
-    if not original.labels:
+    if not original.classes:
         state |= _new_head(config, seed)
     extended = blank_model(config)
     extended.load_state_dict(state, assign=True)
@@ -119,7 +119,7 @@ def _new_head(config: ExHuBERTConfig, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     sizes = {
         "projector": (config.classifier_proj_size, config.hidden_size),
-        "classifier": (len(config.labels), config.classifier_proj_size),
+        "classifier": (len(config.classes), config.classifier_proj_size),
     }
     head: dict[str, Tensor] = {}
     for name, (rows, columns) in sizes.items():

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
-from ..modeling import ExHuBERT
-from ..modeling.config import ExHuBERTConfig
-from ..spec import LABELS
+from ..model import ExHuBERTNetwork
+from ..model.config import ExHuBERTConfig
+from ..spec import CLASSES
 from .blank import blank_model
 from .hub import Checkpoint, find_checkpoint, read_json
 from .weights import check_values, files_sha256, read_weights
@@ -44,8 +44,8 @@ def load_model(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-    labels: Sequence[str] | None = None,
-) -> tuple[ExHuBERT, Checkpoint]:
+    classes: Sequence[str] | None = None,
+) -> tuple[ExHuBERTNetwork, Checkpoint]:
     """Load a checkpoint whole, in float32 on the CPU, in eval mode.
 
     Nothing in a checkpoint is executed and no parameter is initialised: each one is the
@@ -55,14 +55,14 @@ def load_model(
     ----------
     source, revision, cache_dir, local_files_only
         See :func:`find_checkpoint`.
-    labels
+    classes
         Class names to use in place of the checkpoint's own.
     """
     checkpoint = find_checkpoint(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     state = read_state(checkpoint)
-    config = _derive_config(checkpoint, state, labels)
+    config = _derive_config(checkpoint, state, classes)
     try:
         model = blank_model(config)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -101,25 +101,25 @@ def weights_sha256(checkpoint: Checkpoint) -> str:
 
 
 def _derive_config(
-    checkpoint: Checkpoint, state: dict[str, Tensor], labels: Sequence[str] | None
+    checkpoint: Checkpoint, state: dict[str, Tensor], classes: Sequence[str] | None
 ) -> ExHuBERTConfig:
     file = checkpoint.config_file
     data = read_json(file)
     _check_config(data, file)
     gated = any(_GATE in key for key in state)
     rows = state.get("classifier.weight", torch.empty(0))
-    classes = len(rows) if rows.ndim else 0
-    if labels is None:
-        names = _class_names(data, classes, gated, file)
-    elif len(labels) == classes:
-        names = tuple(labels)
+    count = len(rows) if rows.ndim else 0
+    if classes is None:
+        names = _class_names(data, count, gated, file)
+    elif len(classes) == count:
+        names = tuple(classes)
     else:
         raise UsageError(
-            f"{len(labels)} labels ({', '.join(labels)})",
-            expected=f"{classes}, as {checkpoint.source} has classes",
+            f"{len(classes)} classes ({', '.join(classes)})",
+            expected=f"{count}, as {checkpoint.source} has classes",
         )
     try:
-        config = ExHuBERTConfig.from_dict(data, gated=gated, labels=names)
+        config = ExHuBERTConfig.from_dict(data, gated=gated, classes=names)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     _check_depth(config, state, checkpoint)
@@ -168,12 +168,12 @@ def _class_names(data: Mapping[str, Any], count: int, gated: bool, file: Path) -
     names = tuple(known.get(str(index), "") for index in range(count))
     if all(name.startswith("LABEL_") for name in known.values()):
         # The released six are stored without names; a replaced classifier often is, too.
-        return LABELS if gated and count == len(LABELS) else generic
+        return CLASSES if gated and count == len(CLASSES) else generic
     if len(known) != count or not all(names):
         raise CheckpointError(
             f"{file} names {len(known)} classes ({', '.join(list(known.values())[:3])}, ...)",
             expected=f"{count}, as classifier.weight has rows",
-            remedy="Correct id2label, or give the names: exhubert convert --labels a,b,c",
+            remedy="Correct id2label, or give the names: exhubert convert --classes a,b,c",
         )
     return names
 

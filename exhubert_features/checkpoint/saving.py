@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
-from ..modeling import ExHuBERT
-from ..modeling.config import ExHuBERTConfig
-from ..spec import CARD_SAMPLES, LABELS, SAMPLE_RATE
+from ..model import ExHuBERTNetwork
+from ..model.config import ExHuBERTConfig
+from ..spec import CARD_SAMPLES, CLASSES, SAMPLE_RATE
 from .blank import blank_model
 
 
 def save_checkpoint(
-    model: ExHuBERT, destination: str | Path, *, dtype: torch.dtype | None = None
+    model: ExHuBERTNetwork, destination: str | Path, *, dtype: torch.dtype | None = None
 ) -> None:
     """Write ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``.
 
@@ -50,20 +50,20 @@ def save_checkpoint(
 
 def hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """The content of ``config.json``: ``exhubert``, or transformers' own ``hubert``."""
-    plain = "HubertForSequenceClassification" if config.labels else "HubertModel"
+    plain = "HubertForSequenceClassification" if config.classes else "HubertModel"
     content = {
         "model_type": "exhubert" if config.gated else "hubert",
         "architectures": ["ExHuBERTForAudioClassification" if config.gated else plain],
         **config.to_dict(),
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
-    return {**content, **_named_classes(config.labels)} if config.labels else content
+    return {**content, **_named_classes(config.classes)} if config.classes else content
 
 
-def _named_classes(labels: Sequence[str]) -> dict[str, Any]:
+def _named_classes(classes: Sequence[str]) -> dict[str, Any]:
     return {
-        "id2label": {str(index): label for index, label in enumerate(labels)},
-        "label2id": {label: index for index, label in enumerate(labels)},
+        "id2label": {str(index): label for index, label in enumerate(classes)},
+        "label2id": {label: index for index, label in enumerate(classes)},
     }
 
 
@@ -101,7 +101,7 @@ def write_random_checkpoint(
     ffn: int = 64,
     conv: int = 24,
     projector: int = 16,
-    labels: Sequence[str] = LABELS,
+    classes: Sequence[str] = CLASSES,
     gated: bool = True,
     seed: int = 0,
     layout: Literal["safetensors", "release"] = "safetensors",
@@ -118,7 +118,7 @@ def write_random_checkpoint(
         intermediate_size=ffn,
         conv_dim=(conv,) * 7,
         classifier_proj_size=projector,
-        labels=tuple(labels),
+        classes=tuple(classes),
         gated=gated,
     )
     model = blank_model(config)
@@ -157,8 +157,8 @@ def _random_tensor(key: str, shape: torch.Size, generator: torch.Generator) -> T
 
 
 def _release_config(config: ExHuBERTConfig) -> dict[str, Any]:
-    generic = [f"LABEL_{index}" for index in range(len(config.labels))]
-    names = generic if config.labels == LABELS else list(config.labels)
+    generic = [f"LABEL_{index}" for index in range(len(config.classes))]
+    names = generic if config.classes == CLASSES else list(config.classes)
     return {
         **hub_config(config),
         "model_type": "hubert",

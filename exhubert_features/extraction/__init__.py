@@ -1,6 +1,6 @@
 """Audio to features: sources, plan, decoding, windows, encoding, pooling."""
 
-from .extraction import Extraction, extract
+from .pipeline import Extraction, extract
 
 __all__ = [
     "Extraction",

@@ -30,7 +30,7 @@ class ClipAssembly:
     spec
         What is asked for.
     parts
-        Names of the statistics that windows come with: ``parts_of(spec.pool)``.
+        Names of the statistics that windows come with: ``parts_of(spec.pools)``.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ClipAssembly:
 
     def _finish_row(self, name: str, start: int, stop: int) -> None:
         """Make a row of what was collected, unless its numbers cannot be used."""
-        pooled = self._join()[:, : len(self._spec.pool)].numpy()
+        pooled = self._join()[:, : len(self._spec.pools)].numpy()
         logits = np.stack(self._logits).mean(axis=0) if self._logits else None
         frames = np.concatenate(self._frames, axis=1) if self._frames else None
         self._pooled, self._counts, self._logits, self._frames = [], [], [], []

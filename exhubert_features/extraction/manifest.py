@@ -42,7 +42,8 @@ def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | 
         and ``end`` in seconds, or ``start`` and ``stop`` in samples as SpeechBrain has them;
         or SpeechBrain's ``.json``. Relative files resolve against the manifest.
     data_root
-        Takes the place of a leading ``{data_root}`` or ``$data_root``.
+        Takes the place of a leading ``{data_root}`` or ``$data_root``, and holds relative files
+        that are not beside the manifest.
     """
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _table_rows(path)
     for where, row in rows:
@@ -158,6 +159,8 @@ def _resolve(name: str, folder: Path, data_root: str | None) -> str:
     if placeholder:
         name = str(data_root) + name[placeholder.end() :]
         return os.path.normpath(name)
+    if data_root is not None and not os.path.lexists(folder / name):
+        return os.path.normpath(Path(data_root) / name)
     return os.path.normpath(folder / name)
 
 

@@ -1,6 +1,6 @@
 """Light heads on cached features: plain ``nn.Module``s, saved as safetensors and JSON."""
 
-from .features import Batch, FeatureReader, HeadConfig, check_fingerprint, extraction_spec
+from .features import Batch, FeatureReader, HeadConfig, check_fingerprint
 from .files import load_head, save_head
 from .modules import (
     HEADS,
@@ -26,7 +26,6 @@ __all__ = [
     "WeightedHead",
     "build_head",
     "check_fingerprint",
-    "extraction_spec",
     "load_head",
     "save_head",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..metrics import Interval, concordance, confusion_matrix, unweighted_average_recall
+from ..evaluation.metrics import Interval, concordance, confusion_matrix, unweighted_average_recall
 
 _NAMES = {
     "uar": "UAR",

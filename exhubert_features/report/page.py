@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from .. import __version__
-from ..metrics import Interval
+from ..evaluation.metrics import Interval
+from ..version import __version__
 from .content import (
     LayerCurve,
     Report,

@@ -20,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..metrics import Interval, calibration_bins
+from ..evaluation.metrics import Interval, calibration_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,9 +21,9 @@ class EmotionClassifier(Pretrained):
     MODULES_NEEDED = ["exhubert"]  # noqa: RUF012  (SpeechBrain's own way to say it)
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def classes(self) -> tuple[str, ...]:
         """Class names in the order of the probabilities."""
-        return self.mods.exhubert.model.config.labels
+        return self.mods.exhubert.model.config.classes
 
     def _run(self, wavs: Tensor, wav_lens: Tensor | None) -> LobeOutput:
         if not self.mods.exhubert.output_logits:
@@ -53,7 +53,7 @@ class EmotionClassifier(Pretrained):
         """
         probabilities = self._run(wavs, wav_lens).logits.float().softmax(dim=-1)
         score, index = probabilities.max(dim=-1)
-        return probabilities, score, index, [self.labels[i] for i in index.tolist()]
+        return probabilities, score, index, [self.classes[i] for i in index.tolist()]
 
     def classify_file(self, path: str, **options: Any) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Classify one audio file of any rate; ``options`` go to ``Pretrained.load_audio``."""

@@ -20,8 +20,15 @@ from torch.nn import functional
 
 from ..checkpoint import load_model
 from ..errors import UsageError
-from ..modeling.layers import frame_mask
-from ..spec import DEFAULT_REVISION, SAMPLE_RATE, Layers, Preprocess, resolve_layers
+from ..model.layers import frame_mask
+from ..spec import (
+    DEFAULT_PREPROCESS,
+    DEFAULT_REVISION,
+    SAMPLE_RATE,
+    Layers,
+    Preprocess,
+    resolve_layers,
+)
 from ..waveforms import check_preprocess, prepare, split_waveforms
 from .trained import load_trained, save_trained
 
@@ -65,7 +72,7 @@ class ExHuBERT(nn.Module):
     revision
         Commit, tag or branch on the Hub; the default pins the released model.
     layers
-        Which hidden states to return: an int n is the last n, a list the ids themselves. With
+        Which hidden states to return: a number is one id, a list several. With
         one id and no ``output_all_hiddens`` the result is (B, T, C). Layers above the deepest
         do not run.
     freeze_original
@@ -76,7 +83,7 @@ class ExHuBERT(nn.Module):
         ``"masked"``: each clip is normalised over its own samples and padding is masked.
         ``"card"``: as the released model's card does, with padding to 3 s as part of the
         signal. ``"none"``: clips come normalised.
-    labels
+    classes
         Class names of a new classifier in place of the checkpoint's.
     """
 
@@ -94,8 +101,8 @@ class ExHuBERT(nn.Module):
         layers: Layers = None,
         freeze_original: bool = False,
         output_logits: bool = False,
-        preprocess: Preprocess = "masked",
-        labels: Sequence[str] | None = None,
+        preprocess: Preprocess = DEFAULT_PREPROCESS,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         check_preprocess(preprocess)  # before a download, not after
@@ -110,9 +117,9 @@ class ExHuBERT(nn.Module):
         self.output_logits = output_logits
         self.preprocess = preprocess
         self.normalize_wav = preprocess != "none"
-        everything = None if output_all_hiddens else 1
+        everything = None if output_all_hiddens else -1
         self.layers = resolve_layers(everything if layers is None else layers, model.num_states)
-        self._set_config(apply_spec_augment, labels)
+        self._set_config(apply_spec_augment, classes)
         self._freeze_weights()
         self.train()
 
@@ -127,23 +134,23 @@ class ExHuBERT(nn.Module):
             return_attention_mask=self.preprocess == "masked",
         )
 
-    def _set_config(self, apply_spec_augment: bool, labels: Sequence[str] | None) -> None:
+    def _set_config(self, apply_spec_augment: bool, classes: Sequence[str] | None) -> None:
         config = replace(self.model.config, apply_spec_augment=apply_spec_augment)
-        if labels is not None:
+        if classes is not None:
             if self.freeze:
                 raise UsageError(
-                    f"a new classifier for {', '.join(labels)} with freeze=True",
+                    f"a new classifier for {', '.join(classes)} with freeze=True",
                     expected="a classifier that can learn",
                     remedy="Use freeze_feature_extractor and freeze_original",
                 )
-            if not config.labels:
+            if not config.classes:
                 self.model.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-            self.model.classifier = nn.Linear(config.classifier_proj_size, len(labels))
-            config = replace(config, labels=tuple(labels))
-        if self.output_logits and not config.labels:
+            self.model.classifier = nn.Linear(config.classifier_proj_size, len(classes))
+            config = replace(config, classes=tuple(classes))
+        if self.output_logits and not config.classes:
             raise UsageError(
                 f"output_logits=True, but {self.checkpoint.source} has no classifier",
-                remedy="Name the classes of a new one with labels=",
+                remedy="Name the classes of a new one with classes=",
             )
         self.model.config = self.model.hubert.config = config
 
@@ -160,7 +167,7 @@ class ExHuBERT(nn.Module):
             self.model.hubert.masked_spec_embed.requires_grad_(False)
         if self.output_logits:
             return
-        if config.labels:
+        if config.classes:
             self.model.projector.requires_grad_(False)
             self.model.classifier.requires_grad_(False)
         for layer in encoder.layers[max(self.layers) :]:

@@ -9,12 +9,12 @@ import torch
 
 from ..checkpoint.weights import read_plain_pickle, state_sha256
 from ..errors import CheckpointError
-from ..modeling import ExHuBERT
+from ..model import ExHuBERTNetwork
 
 FORMAT = "exhubert-lobe-1"
 
 
-def save_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
+def save_trained(model: ExHuBERTNetwork, path: str | Path, *, source: str) -> None:
     """Write the weights that train, and the hash of the others.
 
     Parameters
@@ -40,7 +40,7 @@ def save_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
     torch.save(content, path)
 
 
-def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
+def load_trained(model: ExHuBERTNetwork, path: str | Path, *, source: str) -> None:
     """Take over what :func:`save_trained` wrote, if all other weights are the same."""
     content = _read(path)
     trained = content["trained"]
@@ -53,8 +53,8 @@ def load_trained(model: ExHuBERT, path: str | Path, *, source: str) -> None:
     if wrong:
         raise CheckpointError(
             f"{path} holds {len(wrong)} weights that do not fit, first {', '.join(wrong[:3])}",
-            expected=f"weights of {source} with {len(model.config.labels)} classes",
-            remedy="Build the lobe with the source and labels it was trained with",
+            expected=f"weights of {source} with {len(model.config.classes)} classes",
+            remedy="Build the lobe with the source and classes it was trained with",
         )
     if state_sha256(model.state_dict(), without=trained) != content["frozen_sha256"]:
         raise CheckpointError(

@@ -17,9 +17,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .. import __version__
-from ..errors import DamagedStore
+from ..errors import DamagedStore, UsageError
+from ..fingerprint import Fingerprint
 from ..records import ClipFeatures
+from ..version import __version__
 
 FORMAT = "exhubert-features"
 VERSION = 1
@@ -46,7 +47,7 @@ NUMBERS = {
 }
 _README = (
     "Row k of every dataset belongs to id[k]. pooled[k, i, j] is layer layers[i], pool pools[j]; "
-    "logits[k] follows labels; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i]."
+    "logits[k] follows classes; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i]."
 )
 
 
@@ -125,9 +126,8 @@ def checksum(*arrays: np.ndarray | None) -> int:
     return value
 
 
-def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What every shard says about itself, for any HDF5 tool."""
-    spec, model = fingerprint["spec"], fingerprint["model"]
     software = {"python": platform.python_version(), "exhubert-features": __version__}
     for name in ("torch", "numpy", "h5py"):
         with contextlib.suppress(metadata.PackageNotFoundError):  # stores open without torch
@@ -136,24 +136,24 @@ def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) ->
         "format": FORMAT,
         "version": VERSION,
         "readme": _README,
-        "fingerprint": json.dumps(fingerprint, sort_keys=True),
+        "fingerprint": json.dumps(fingerprint.to_dict(), sort_keys=True),
         "provenance": json.dumps(provenance, sort_keys=True),
-        "layers": np.array(spec["layers"], dtype="<i8"),
-        "pools": list(spec["pool"]),
-        "frame_layers": np.array(spec["frames"], dtype="<i8"),
-        "labels": list(model["labels"]),
+        "layers": np.array(fingerprint.layers, dtype="<i8"),
+        "pools": list(fingerprint.spec.pools),
+        "frame_layers": np.array(fingerprint.spec.frame_layers, dtype="<i8"),
+        "classes": list(fingerprint.model.classes),
         "software": json.dumps(software),
         "machine": platform.machine(),
     }
 
 
-def estimate_bytes(fingerprint: Mapping[str, Any], clips: int, frames: int) -> int:
+def estimate_bytes(fingerprint: Fingerprint, clips: int, frames: int) -> int:
     """About how many bytes a store will take for so many rows and frames (at 50 a second)."""
-    spec, model = fingerprint["spec"], fingerprint["model"]
-    value = np.dtype(spec["dtype"]).itemsize * model["hidden_size"]
-    pooled = len(spec["layers"]) * len(spec["pool"]) * value
-    logits = 4 * len(model["labels"]) if spec["logits"] else 0
-    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec["frames"]) * value
+    spec, model = fingerprint.spec, fingerprint.model
+    value = np.dtype(spec.dtype).itemsize * model.hidden_size
+    pooled = len(fingerprint.layers) * len(spec.pools) * value
+    logits = 4 * len(model.classes) if spec.logits else 0
+    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec.frame_layers) * value
 
 
 def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
@@ -174,7 +174,22 @@ def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
 def describe(path: Path) -> dict[str, Any]:
     """``fingerprint`` and ``provenance`` of a shard whose bytes were checked."""
     with h5py.File(path, "r", locking=False) as file:
-        return {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
+        found = {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
+    return {**found, "fingerprint": read_fingerprint(path, found["fingerprint"])}
+
+
+def read_fingerprint(path: Path, data: Any) -> Fingerprint:
+    """The fingerprint in a file of a store.
+
+    Raises
+    ------
+    DamagedStore
+        When it is none.
+    """
+    try:
+        return Fingerprint.from_dict(data)
+    except UsageError as error:
+        raise DamagedStore(f"{path}: {error}", remedy=_REPAIR) from error
 
 
 def write_columns(

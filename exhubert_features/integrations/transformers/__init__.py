@@ -1,5 +1,11 @@
 """transformers: config, feature extractor and model for its Auto classes and pipelines.
 
-``import exhubert_features`` registers them; nothing here needs to be imported by hand. They
-live in three files because transformers loads its own three at different times.
+Importing this module registers them; each of its files registers its own class, so that a fresh
+process that unpickles one of them knows the others' names too.
 """
+
+from .configuration import ExHuBERTHubConfig
+from .feature_extraction import ExHuBERTFeatureExtractor
+from .modeling import ExHuBERTForAudioClassification
+
+__all__ = ["ExHuBERTFeatureExtractor", "ExHuBERTForAudioClassification", "ExHuBERTHubConfig"]

@@ -7,7 +7,7 @@ from typing import Any
 from transformers.configuration_utils import PretrainedConfig
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from ...modeling.config import ExHuBERTConfig
+from ...model.config import ExHuBERTConfig
 
 
 class ExHuBERTHubConfig(PretrainedConfig):
@@ -23,11 +23,10 @@ class ExHuBERTHubConfig(PretrainedConfig):
         super().__init__(**{**ExHuBERTConfig().to_dict(), **values})
 
     def to_core(self) -> ExHuBERTConfig:
-        """The same for :class:`exhubert_features.modeling.ExHuBERT`."""
+        """The same for :class:`exhubert_features.model.ExHuBERTNetwork`."""
         names = [self.id2label[index] for index in range(self.num_labels)]
-        return ExHuBERTConfig.from_dict(self.to_dict(), gated=True, labels=names)
+        return ExHuBERTConfig.from_dict(self.to_dict(), gated=True, classes=names)
 
 
-def register() -> None:
-    """Make ``AutoConfig`` know the model type ``exhubert``."""
-    AutoConfig.register(ExHuBERTHubConfig.model_type, ExHuBERTHubConfig, exist_ok=True)
+# Make ``AutoConfig`` know the model type ``exhubert``.
+AutoConfig.register(ExHuBERTHubConfig.model_type, ExHuBERTHubConfig, exist_ok=True)

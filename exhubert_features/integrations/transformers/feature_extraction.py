@@ -57,6 +57,5 @@ class ExHuBERTFeatureExtractor(Wav2Vec2FeatureExtractor):
         return super().__call__(clips, padding=padding, **kwargs)
 
 
-def register() -> None:
-    """Make ``AutoFeatureExtractor`` know it."""
-    AutoFeatureExtractor.register(ExHuBERTHubConfig, ExHuBERTFeatureExtractor, exist_ok=True)
+# Make ``AutoFeatureExtractor`` know it.
+AutoFeatureExtractor.register(ExHuBERTHubConfig, ExHuBERTFeatureExtractor, exist_ok=True)

@@ -9,13 +9,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForAudioClassification
 
-from ...modeling import ExHuBERT, Hubert, classify_frames, frame_lengths
-from ...modeling.layers import WeightNormConvolution
+from ...model import ExHuBERTNetwork, Hubert, classify_frames, frame_lengths
+from ...model.layers import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 
 class ExHuBERTForAudioClassification(PreTrainedModel):
-    """The modules of :class:`exhubert_features.modeling.ExHuBERT` under the same names."""
+    """The modules of :class:`exhubert_features.model.ExHuBERTNetwork` under the same names."""
 
     config_class = ExHuBERTHubConfig
     base_model_prefix = "hubert"
@@ -25,7 +25,7 @@ class ExHuBERTForAudioClassification(PreTrainedModel):
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
         super().__init__(config)
-        model = ExHuBERT(config.to_core())
+        model = ExHuBERTNetwork(config.to_core())
         self.hubert, self.projector, self.classifier = (
             model.hubert,
             model.projector,
@@ -113,8 +113,7 @@ class ExHuBERTForAudioClassification(PreTrainedModel):
         return key, False
 
 
-def register() -> None:
-    """Make ``AutoModelForAudioClassification`` know it."""
-    AutoModelForAudioClassification.register(
-        ExHuBERTHubConfig, ExHuBERTForAudioClassification, exist_ok=True
-    )
+# Make ``AutoModelForAudioClassification`` know it.
+AutoModelForAudioClassification.register(
+    ExHuBERTHubConfig, ExHuBERTForAudioClassification, exist_ok=True
+)

@@ -1,0 +1,93 @@
+"""Options that several commands share: which model, and where it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..spec import DEFAULT_REVISION, DEFAULT_SOURCE
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what :func:`load_model` reads."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="ID|DIR",
+        default=DEFAULT_SOURCE,
+        help="Hub id or local folder of an ExHuBERT or HuBERT checkpoint (default: %(default)s)",
+    )
+    group.add_argument(
+        "--revision",
+        default=DEFAULT_REVISION,
+        help="commit, tag or branch on the Hub (default: the pinned release, for its id only)",
+    )
+    group.add_argument("--cache-dir", type=Path, help="where the Hub's files are kept")
+    group.add_argument("--local-files-only", action="store_true", help="never use the network")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the computation (default: %(default)s, exact)",
+    )
+
+
+def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how audio is read and fed to the model."""
+    group = parser.add_argument_group("audio")
+    group.add_argument(
+        "--preprocess",
+        choices=("card", "masked"),
+        default="card",
+        help="card: as the released model was trained, padded to 3 s; masked: padding is ignored",
+    )
+    group.add_argument(
+        "--window", type=float, default=3.0, help="seconds; longer audio is cut (default: 3.0)"
+    )
+    group.add_argument(
+        "--hop", type=float, help="seconds between windows (default: the window, no overlap)"
+    )
+    group.add_argument("--channel", type=int, help="take this channel, from 0 (default: the mean)")
+    group.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="stands for {data_root} in manifests, and holds relative files not beside them",
+    )
+
+
+def add_running_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what changes the speed and not the numbers."""
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--workers", type=int, help="threads that decode (default: the processors, at most 8)"
+    )
+    group.add_argument(
+        "--batch-size", type=int, help="windows at a time (default: 24 s on a CPU, 192 s on CUDA)"
+    )
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def load_model(options: argparse.Namespace) -> Encoder:
+    """The encoder that was asked for."""
+    from ..encoder import load_encoder
+
+    return load_encoder(
+        options.model,
+        revision=options.revision,
+        device=options.device,
+        precision=options.precision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )

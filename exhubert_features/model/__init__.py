@@ -1,0 +1,21 @@
+"""The model in torch: sizes, building blocks, forward pass."""
+
+from .network import (
+    ExHuBERTNetwork,
+    Hubert,
+    ModelOutput,
+    Reduce,
+    classify_frames,
+    frame_lengths,
+    span_mask,
+)
+
+__all__ = [
+    "ExHuBERTNetwork",
+    "Hubert",
+    "ModelOutput",
+    "Reduce",
+    "classify_frames",
+    "frame_lengths",
+    "span_mask",
+]
