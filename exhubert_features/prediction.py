@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ import numpy as np
 from .errors import UsageError
 from .extraction import Extraction
 from .extraction.dataframe import clip_index
-from .heads import Head, check_fingerprint, extraction_spec
+from .fingerprint import Fingerprint
+from .heads import Head, check_fingerprint
 from .records import ClipFailure, ClipFeatures
 from .spec import DEFAULT_PREPROCESS, ExtractionSpec, Preprocess, arousal_and_valence
 
@@ -23,6 +24,7 @@ ROWS_AT_ONCE = 16  # for a head: few, so that frames of long clips do not pile u
 WINDOW = 3.0  # seconds; what the released model was trained on
 WINDOWS_HOP = 1.0  # seconds between the windows of a timeline; three of them hear each second
 
+NOTHING = np.empty((0, 0, 0), np.float32)
 COMMON = {"label", "id", "warnings", "error_kind", "error"}  # columns whatever the classes
 
 Scored = tuple[ClipFeatures | ClipFailure, np.ndarray | None]
@@ -68,7 +70,7 @@ def prediction_spec(
             "preprocess and window with a head", expected="what the head was trained with"
         )
     pooled = bool(head.config.pools)
-    trained = extraction_spec(head.fingerprint)
+    trained = head.fingerprint.spec
     return replace(
         trained,
         layers=head.config.layers if pooled else (0,),
@@ -107,7 +109,9 @@ def predict(
         else _by_head(extraction, head, progress)
     )
     classes = extraction.encoder.classes if head is None else head.config.classes
-    return _table(list(scored), classes, "" if head is None else head.config.target)
+    # Without the features: frames of many clips would fill the memory.
+    light = [(_without_arrays(row), found) for row, found in scored]
+    return _table(light, classes, "" if head is None else head.config.target)
 
 
 def _by_classifier(extraction: Extraction, progress: bool) -> Iterator[Scored]:
@@ -124,7 +128,7 @@ def _by_classifier(extraction: Extraction, progress: bool) -> Iterator[Scored]:
 
 
 def _by_head(extraction: Extraction, head: Head, progress: bool) -> Iterator[Scored]:
-    fingerprint = _as_trained(head, extraction.fingerprint)
+    fingerprint = _as_trained(head.fingerprint, extraction.fingerprint)
     check_fingerprint(head.fingerprint, fingerprint)  # before the encoder's work, not after
     rows = extraction.iterate(progress=progress)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
@@ -134,14 +138,17 @@ def _by_head(extraction: Extraction, head: Head, progress: bool) -> Iterator[Sco
             yield row, next(scores) if isinstance(row, ClipFeatures) else None
 
 
-def _as_trained(head: Head, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def _as_trained(trained: Fingerprint, found: Fingerprint) -> Fingerprint:
     """The fingerprint, but for how windows lie and which channel is heard.
 
     A window of a timeline is a clip of its own to the head, and the channel is the user's choice.
     """
-    trained = head.fingerprint["spec"]
-    free = {name: trained[name] for name in ("segments", "hop", "channel")}
-    return {**fingerprint, "spec": {**fingerprint["spec"], **free}}
+    free = {name: getattr(trained.spec, name) for name in ("segments", "hop", "channel")}
+    return replace(found, spec=replace(found.spec, **free))
+
+
+def _without_arrays(row: ClipFeatures | ClipFailure) -> ClipFeatures | ClipFailure:
+    return row if isinstance(row, ClipFailure) else replace(row, pooled=NOTHING, frames=None)
 
 
 def class_columns(classes: Iterable[str]) -> tuple[str, ...]:

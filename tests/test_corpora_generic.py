@@ -162,3 +162,19 @@ def test_dealing_does_not_depend_on_the_order_of_names() -> None:
     clips = [Clip(id=f"c{n:02d}", label="a") for n in range(50)]
     folds = dealt()(clips)
     assert folds[:5] != ["1", "2", "3", "4", "5"]
+
+
+def test_files_by_their_table_s_folder_and_by_whole_paths(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = folder.root / "audio"
+    whole = "".join(f"{audio / f'{n}.wav'},anger\n" for n in range(6))
+    folder.write("lists/a.csv", "file,label\n" + whole)
+    folder.write(
+        "lists/b.csv", "file,label\n" + "".join(f"../audio/{n}.wav,fear\n" for n in range(6, 12))
+    )
+    monkeypatch.chdir(folder.root)
+    for root in (folder.root, Path(), audio):
+        tables = [Path("lists/a.csv"), folder.root / "lists" / "b.csv"]
+        result = prepare(generic(tables, root, "mine"), root)
+        assert len(result.clips) == 12

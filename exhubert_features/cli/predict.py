@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     )
     check_plot(options.plot, plan)
     if options.precision is None:
-        options.precision = head.fingerprint["model"]["precision"] if head else "float32"
+        options.precision = head.fingerprint.model.precision if head else "float32"
     encoder = chosen_encoder(options)
     table = encoder.predict(
         plan,
@@ -131,7 +131,7 @@ def check_plot(path: Path | None, plan: Plan) -> None:
 def write(predicted: Predicted, path: Path, *, force: bool) -> None:
     """Write the file, whole or not at all."""
     from ..errors import UsageError
-    from ..store.files import publish
+    from ..files import publish
 
     if not publish(predicted.content(path.suffix.lower()), path, replace=force):
         raise UsageError(f"{path} exists by now", remedy="Choose another name")

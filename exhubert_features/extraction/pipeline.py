@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import AudioError, UsageError
+from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from ..spec import SAMPLE_RATE, ExtractionSpec, fingerprint, resolve_layers
+from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
 from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_index
@@ -63,8 +64,8 @@ class Extraction:
             raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
-        self.fingerprint = fingerprint(spec, encoder.identity)
-        self.spec = _resolve(spec, encoder.num_states)
+        self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
+        self.spec = self.fingerprint.spec  # with layers as ids
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
         self.failures = list(plan.rejected)
         self.batch_size = batch_size
@@ -266,9 +267,3 @@ class Extraction:
             unfinished.popleft()
             self._progress.update(clips=1, failed=failed)
             yield clip, result
-
-
-def _resolve(spec: ExtractionSpec, states: int) -> ExtractionSpec:
-    """The spec with layers and frame layers as ids of a model."""
-    frame_layers = resolve_layers(spec.frame_layers, states) if spec.frame_layers else ()
-    return replace(spec, layers=resolve_layers(spec.layers, states), frame_layers=frame_layers)

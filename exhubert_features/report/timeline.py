@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
+from ..files import publish
 from ..spec import SAMPLE_RATE, marginals
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def draw_timeline(
     target: str = "",
     title: str = "",
 ) -> None:
-    """Draw a recording and what was heard in it, and write the picture.
+    """Draw a recording and what was heard in it; write the picture whole or not at all.
 
     Parameters
     ----------
@@ -94,7 +96,9 @@ def draw_timeline(
         axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
         _time_axis(axes[-1], start, end)
         figure.align_ylabels()
-        figure.savefig(path, dpi=150)
+        buffer = BytesIO()
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
+    publish(buffer.getvalue(), path, replace=True)
 
 
 def _times(windows: Sequence[Mapping[str, Any]], start: float, end: float) -> np.ndarray:

@@ -170,9 +170,15 @@ def _candidates(row: Row, root: Path) -> list[str]:
     name = unicodedata.normalize("NFC", row.get(*FILE_COLUMNS)).replace("\\", "/")
     if not name:
         raise CorpusError(f"{row.where} names no file")
-    paths = [Path(os.path.normpath(folder / name)) for folder in (root, row.table.parent)]
-    below = [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
+    base = _absolute(root)
+    paths = [_absolute(folder / name) for folder in (root, row.table.parent)]
+    below = [path.relative_to(base).as_posix() for path in paths if path.is_relative_to(base)]
     return below or [name]
+
+
+def _absolute(path: Path) -> Path:
+    """The whole path without its ``..``; links stay as they are."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _id(row: Row, file: str) -> str:
