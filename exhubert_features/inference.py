@@ -15,6 +15,7 @@ from torch.nn import functional
 from .checkpoint import Checkpoint, weights_sha256
 from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
+from .fingerprint import ModelIdentity
 from .model import ExHuBERTNetwork, ModelOutput, Reduce
 from .model.config import ExHuBERTConfig, frame_count
 from .spec import (
@@ -122,18 +123,19 @@ class Inference:
         return self.config.hidden_size
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What decides this encoder's numbers, as JSON data for fingerprints."""
+    def identity(self) -> ModelIdentity:
+        """What decides this encoder's numbers, for fingerprints."""
         checkpoint = self.checkpoint
         digest = self._memory_hash if checkpoint is None else weights_sha256(checkpoint)
-        return {
-            "weights_sha256": digest,
-            "architecture": "exhubert" if self.config.gated else "hubert",
-            "num_states": self.num_states,
-            "hidden_size": self.hidden_size,
-            "classes": list(self.classes),
-            "precision": self.precision,
-        }
+        return ModelIdentity(
+            weights_sha256=digest,
+            config_sha256=self.config.sha256,
+            architecture="exhubert" if self.config.gated else "hubert",
+            num_states=self.num_states,
+            hidden_size=self.hidden_size,
+            classes=self.classes,
+            precision=self.precision,
+        )
 
     @property
     def provenance(self) -> dict[str, Any]:

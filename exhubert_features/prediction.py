@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from .errors import UsageError
 from .extraction import Extraction
-from .heads import Head, check_fingerprint, extraction_spec
+from .fingerprint import Fingerprint
+from .heads import Head, check_fingerprint
 from .records import ClipFailure, ClipFeatures
 from .spec import AROUSAL, VALENCE, ExtractionSpec
 
@@ -77,7 +77,7 @@ def prediction_spec(head: Head | None, asked: ExtractionSpec, *, timeline: bool)
     if head is None:
         return replace(asked, layers=(0,), segments=timeline)
     pooled = bool(head.config.pools)
-    trained = extraction_spec(head.fingerprint)
+    trained = head.fingerprint.spec
     return replace(
         trained,
         layers=head.config.layers if pooled else (0,),
@@ -95,7 +95,7 @@ def predict(extraction: Extraction, head: Head | None = None) -> Iterator[Predic
     if head is None:
         yield from _by_classifier(extraction)
         return
-    fingerprint = _as_trained(head, extraction.fingerprint)
+    fingerprint = _as_trained(head.fingerprint, extraction.fingerprint)
     check_fingerprint(head.fingerprint, fingerprint)  # before the encoder's work, not after
     rows = iter(extraction)
     while chunk := list(islice(rows, ROWS_AT_ONCE)):
@@ -120,14 +120,13 @@ def _by_classifier(extraction: Extraction) -> Iterator[Prediction | ClipFailure]
             yield _prediction(row, classes, odds / odds.sum())
 
 
-def _as_trained(head: Head, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def _as_trained(trained: Fingerprint, found: Fingerprint) -> Fingerprint:
     """The fingerprint, but for how windows lie and which channel is heard.
 
     A window of a timeline is a clip of its own to the head, and the channel is the user's choice.
     """
-    trained = head.fingerprint["spec"]
-    free = {name: trained[name] for name in ("segments", "hop", "channel")}
-    return {**fingerprint, "spec": {**fingerprint["spec"], **free}}
+    free = {name: getattr(trained.spec, name) for name in ("segments", "hop", "channel")}
+    return replace(found, spec=replace(found.spec, **free))
 
 
 def _prediction(

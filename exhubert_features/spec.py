@@ -1,13 +1,11 @@
-"""What was asked: class names, layer selection, the extraction spec and its fingerprint."""
+"""What was asked: class names, layer selection, the extraction spec."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Literal
 
 from .errors import UsageError
 
@@ -121,39 +119,3 @@ def parse_layers(text: str) -> Layers:
     if not ids:
         raise UsageError(f"layers is {text!r}", expected="a range that goes up, such as 0-48")
     return ids
-
-
-def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the numbers in a store, as plain JSON data.
-
-    ``identity`` is an encoder's :attr:`Encoder.identity`. Hardware is not part of it.
-    """
-    settings = asdict(spec)
-    settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
-    settings["frame_layers"] = (
-        list(resolve_layers(spec.frame_layers, identity["num_states"])) if spec.frame_layers else []
-    )
-    settings["pools"] = list(spec.pools)
-    return {
-        "model": dict(identity),
-        "spec": settings,
-        "sample_rate": SAMPLE_RATE,
-        "resampler": "torchaudio sinc_interp_hann width 6 rolloff 0.99",
-        "numerics": NUMERICS_VERSION,
-    }
-
-
-def current_words(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A fingerprint whose keys may be those of version 0.1.0, under today's keys."""
-    renamed = {"model": {"labels": "classes"}, "spec": {"pool": "pools", "frames": "frame_layers"}}
-    current = dict(data)
-    for part, words in renamed.items():
-        if isinstance(data.get(part), Mapping):
-            current[part] = {words.get(key, key): value for key, value in data[part].items()}
-    return current
-
-
-def fingerprint_key(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a fingerprint's canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

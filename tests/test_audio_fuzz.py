@@ -102,7 +102,12 @@ def write_mutants(folder: Path, count: int) -> None:
         wave = generator.normal(0, 0.1, (int(0.2 * rate), channels))
         soundfile.write(path, wave, rate, subtype)
         originals.append((suffix, path.read_bytes()))
-    originals += [(Path(name).suffix[1:], (DATA / name).read_bytes()) for name in MADE]
+    # The content decides; folders are searched for some names only.
+    known = {".mp2": "mp3", ".mkv": "webm"}
+    originals += [
+        (known.get(Path(name).suffix, Path(name).suffix[1:]), (DATA / name).read_bytes())
+        for name in MADE
+    ]
     for index in range(count):
         suffix, content = originals[index % len(originals)]
         mutation = MUTATIONS[index % len(MUTATIONS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -219,3 +220,17 @@ def test_files_made_here(tmp_path: Path, tool: str, options: list[str], rate: in
     assert stream.frames is not None
     found = check(target, len(wave) if stream.trimmed else stream.frames * stream.samples)
     assert 20 * RATE <= len(found) <= 20 * RATE + 3 * 1152
+
+
+@pytest.mark.parametrize("name", ["lame_variable_bare.mp3", "lame_variable.mp3"])
+def test_mp3_inside_a_wav_is_mp3(tmp_path: Path, name: str) -> None:
+    content = (DATA / name).read_bytes()
+    layer3 = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 1393)
+    chunks = b"fmt " + struct.pack("<I", len(layer3)) + layer3
+    chunks += b"fact" + struct.pack("<II", 4, 3 * RATE)
+    chunks += b"data" + struct.pack("<I", len(content)) + content + b"LIST\x04\0\0\0abcd"
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks)
+    assert soundfile.info(path).subtype == "MPEG_LAYER_III"
+    wave = check(path, LENGTHS[name])
+    np.testing.assert_array_equal(wave, audio.read_audio(str(DATA / name)))

@@ -178,7 +178,7 @@ def test_a_head_gets_the_features_it_was_trained_on(
     model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     spec = ExtractionSpec(
-        preprocess="masked", window=2.0, hop=1.0, pools=("std", "mean"), frames=(0, 1, 2)
+        preprocess="masked", window=2.0, hop=1.0, pools=("std", "mean"), frame_layers=(0, 1, 2)
     )
     head_folder = write_head(recordings / "head", model, spec, kind=kind)
     _, out, _ = run(

@@ -29,10 +29,10 @@ def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
     # By descriptor: libsndfile then cannot go by a misleading file name.
     with soundfile.SoundFile(raw.fileno(), closefd=False) as audio:
         check_rate(path, audio.samplerate)
-        if audio.format != "MP3":
-            missing = missing_data(Path(path), audio.format, audio.extra_info)
-            if missing:
-                raise truncated(path, missing)
+        missing = missing_data(Path(path), audio.format, audio.extra_info)
+        if missing:
+            raise truncated(path, missing)
+        if not audio.subtype.startswith("MPEG"):  # mp3 and mp2, also inside a wav
             yield _recording(path, audio)
             return
     stream = scan_mpeg(raw)

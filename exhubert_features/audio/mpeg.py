@@ -25,6 +25,7 @@ KILOBITS = {  # by (MPEG 1, layer); 0 is free format, whose frames cannot be mea
 MPEG_1, MPEG_2, MPEG_25 = 3, 2, 0  # as a header writes them
 TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what editors append; no sound follows
 ID3_TAGS = 16  # more in one place are no tags but an attempt to keep us busy
+CHUNKS = 1000  # of a wav, passed over in search of its sound
 COUNT_SLACK = 1  # frames; some encoders count the header's own
 JUNK = 1 << 16  # bytes between frames that are passed over; more, and the file is damaged
 
@@ -88,9 +89,15 @@ class MpegStream:
 
 
 def scan_mpeg(raw: BinaryIO) -> MpegStream:
-    """Walk over the frames of a file, in time that grows with its size alone."""
-    size = raw.seek(0, os.SEEK_END)
-    begin = after_id3(raw)
+    """Walk over the frames of a file, in time that grows with its size alone.
+
+    Parameters
+    ----------
+    raw
+        An mp3 or mp2 file, or a wav with such sound inside.
+    """
+    start, size = _riff_data(raw)
+    begin = after_id3(raw, start)
     first = parse_header(read_at(raw, begin, 4))
     if first is None or not first.size:
         return MpegStream(((begin, size),), None, None, False, 1152, 0)
@@ -105,8 +112,8 @@ def scan_mpeg(raw: BinaryIO) -> MpegStream:
         frames += count
         place, gap = _next_run(raw, stop, size, first)
         junk += gap
-    trimmed = trims and promised == frames
-    if trimmed and runs:
+    trimmed = trims and promised == frames and runs[:1] == [(sound, runs[0][1])]
+    if trimmed:
         runs[0] = (begin, runs[0][1])
     return MpegStream(tuple(runs), frames, promised, trimmed, first.samples, junk)
 
@@ -147,6 +154,21 @@ def read_at(raw: BinaryIO, place: int, count: int) -> bytes:
     return raw.read(count)
 
 
+def _riff_data(raw: BinaryIO) -> tuple[int, int]:
+    """First byte of the sound in a wav, and the end of it; of another file all."""
+    size = raw.seek(0, os.SEEK_END)
+    if read_at(raw, 0, 4) != b"RIFF":
+        return 0, size
+    place = 12
+    for _ in range(CHUNKS):
+        name, length = read_at(raw, place, 4), int.from_bytes(raw.read(4), "little")
+        place += 8
+        if name == b"data" or place >= size:
+            return place, min(place + length, size)
+        place += length + length % 2
+    return size, size
+
+
 def _promise(content: bytes, first: FrameHeader) -> tuple[bool, int | None, bool]:
     """Whether a first frame is one that counts, its count, and whether the decoder knows it."""
     version, _, _, mono = first.kind
@@ -179,6 +201,8 @@ def _next_run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple
     promised it.
     """
     place = after_id3(raw, place)  # files put end to end have tags in the middle
+    if place >= size:
+        return None, 0
     rest = read_at(raw, place, 16)
     found = parse_header(rest[:4])
     if found and found.kind == first.kind and found.size:
@@ -196,7 +220,7 @@ def _next_run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple
 def _begins_frames(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> bool:
     """Whether a frame stands here with another behind it, or at the end of the file."""
     found = parse_header(read_at(raw, place, 4))
-    if found is None or found.kind != first.kind or not found.size:
+    if found is None or found.kind != first.kind or not 0 < found.size <= size - place:
         return False
     follower = parse_header(read_at(raw, place + found.size, 4))
     return place + found.size == size or (follower is not None and follower.kind == first.kind)

@@ -82,7 +82,7 @@ def prepare(options: argparse.Namespace) -> tuple[Extraction, Head | None]:
         check_plot(options.plot, len(plan.clips) + len(plan.rejected))
     head = load_head(options.head) if options.head else None
     if options.precision is None:
-        trained = head.fingerprint["model"]["precision"] if head else "float32"
+        trained = head.fingerprint.model.precision if head else "float32"
         options.precision = trained
     encoder = load_model(options)
     spec = prediction_spec(head, asked, timeline=timeline)

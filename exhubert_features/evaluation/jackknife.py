@@ -11,8 +11,9 @@ Three choices, each made by simulation (``tests/simulation.py`` prints what they
   the number of speakers where all have the same clips, fewer where few hold most of a class.
 - Wilson's interval (the score interval) for the number of independent clips that would vary as
   much: it stays inside the range of the figure and leans away from the range's ends.
-- A share is never taken to be much surer than if clips were independent: where n clips of n are
-  right, the error may still be 2.7/n (the rule of three).
+- An interval of a share is never narrower than the 90 % one of independent clips; at 95 % those of
+  few speakers would be too wide. Where nothing varies, as when every clip is right, clips are
+  counted as independent: n of n right leave an error of about t**2/n.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from scipy.special import stdtrit
 from .metrics import Interval, Statistic, moments
 
 LEVEL = 0.975  # of the upper end; the lower one mirrors it
-RULE_OF_THREE = 1.645  # normal quantile of a one-sided 95 % bound
-CHUNK = 4096  # units left out at once, so that memory does not grow with their number
+NARROWEST = 1.645  # normal quantile of the 90 % interval of independent clips
+AT_ONCE = 4096  # units left out at once, so that memory does not grow with their number
 DUST = 1e-12  # a variance below this is rounding
 
 
@@ -63,9 +64,9 @@ class Spread:
         return float(stdtrit(self.freedom, LEVEL))
 
     @property
-    def most(self) -> float:
-        """Independent clips that the figure is worth at most, were they really independent."""
-        return self.clips * (self.quantile / RULE_OF_THREE) ** 2
+    def still(self) -> bool:
+        """Nothing varied, so that the variance says nothing."""
+        return self.variance <= DUST
 
 
 def jackknife(units: Units, statistic: Statistic) -> Spread:
@@ -75,7 +76,7 @@ def jackknife(units: Units, statistic: Statistic) -> Spread:
     scale, freedom = _reference(units)
     variance = 0.0
     if scale > 0:
-        parts = np.array_split(units.sums, 1 + len(units.sums) // CHUNK)
+        parts = np.array_split(units.sums, 1 + len(units.sums) // AT_ONCE)
         without = np.concatenate([statistic(whole - part) for part in parts])
         variance = float(scale * (units.counts @ (without - value) ** 2))
     sizes = sizes[sizes > 0]
@@ -168,30 +169,31 @@ def keeping_classes(statistic: Statistic, whole: np.ndarray) -> Statistic:
 
 def share_interval(spread: Spread, retraining: float) -> Interval:
     """Of a figure between 0 and 1."""
-    clips = spread.most
-    if spread.variance > DUST:
-        clips = min(clips, spread.value * (1 - spread.value) / spread.variance)
-    low, high = _wilson(spread.value, clips / (1 + retraining), spread.quantile)
-    return Interval(value=spread.value, low=low, high=high)
+    value = min(max(spread.value, 0.0), 1.0)  # rounding may lead outside
+    clips, quantile = spread.clips, spread.quantile
+    if not spread.still:
+        most = clips * (quantile / NARROWEST) ** 2
+        clips = min(most, value * (1 - value) / spread.variance)
+    low, high = _wilson(value, clips / (1 + retraining), quantile)
+    return Interval(value=value, low=low, high=high)
 
 
 def coefficient_interval(spread: Spread, retraining: float) -> Interval:
     """Of a figure between -1 and 1, as of the share (1 + figure) / 2."""
-    clips = spread.most
-    if spread.variance > DUST:
-        clips = (1 - spread.value**2) / spread.variance
-    low, high = _wilson((1 + spread.value) / 2, clips / (1 + retraining), spread.quantile)
-    return Interval(value=spread.value, low=2 * low - 1, high=2 * high - 1)
+    value = min(max(spread.value, -1.0), 1.0)  # rounding may lead outside
+    clips = spread.clips if spread.still else (1 - value**2) / spread.variance
+    low, high = _wilson((1 + value) / 2, clips / (1 + retraining), spread.quantile)
+    return Interval(value=value, low=2 * low - 1, high=2 * high - 1)
 
 
 def error_interval(spread: Spread, retraining: float, largest: float) -> Interval:
     """Of a mean absolute error, by equal factors up and down.
 
-    Where all errors are the same, nothing says how they vary; a next clip may have another
-    one, which is taken to be ``largest``.
+    Where all errors are the same, some next clips may have another, which is taken to be
+    ``largest``.
     """
     if spread.variance <= DUST * largest**2:
-        reach = RULE_OF_THREE**2 / (spread.clips + RULE_OF_THREE**2) * largest
+        reach = largest * _wilson(0.0, spread.clips / (1 + retraining), spread.quantile)[1]
         low, high = max(0.0, spread.value - reach), spread.value + reach
     else:
         relative = math.sqrt(spread.variance * (1 + retraining)) / spread.value
@@ -209,7 +211,6 @@ def difference_interval(spread: Spread, retraining: float, limit: float) -> Inte
 
 def _wilson(share: float, clips: float, quantile: float) -> tuple[float, float]:
     """Wilson's interval of a share among so many independent clips."""
-    share = min(max(share, 0.0), 1.0)  # rounding may lead outside
     square = quantile**2
     centre = share * clips + square / 2
     reach = quantile * math.sqrt(share * (1 - share) * clips + square / 4)

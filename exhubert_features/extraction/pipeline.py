@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import AudioError, UsageError
+from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec, fingerprint, resolve_layers
+from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec, resolve_layers
 from .assembly import ClipAssembly
 from .decoding import Decoded, decode_ahead, load_clip
 from .pooling import parts_of, pool_frames
@@ -70,7 +71,7 @@ class Extraction:
     Attributes
     ----------
     fingerprint
-        What decides the numbers, as JSON data.
+        What decides the numbers.
     clips
         The clips to do; their ids are unique.
     rejected
@@ -94,7 +95,7 @@ class Extraction:
         self.plan = plan
         self.encoder = encoder
         self.spec = spec
-        self.fingerprint = fingerprint(spec, encoder.identity)
+        self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
         self.clips = plan.clips
         self.rejected = plan.rejected

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedStore, StoreError
+from .errors import DamagedStore, StoreError
 
 # A temporary lives for the seconds it takes to write one file; one this old has no writer left.
 LEASE_SECONDS = 3600.0
