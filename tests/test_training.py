@@ -204,7 +204,7 @@ def test_a_saved_head_predicts_as_it_was_trained(
     head = load_head(tmp_path)
     assert isinstance(head, LinearHead)
     rows = [store[name] for name in labels.ids]
-    found = head.predictLabelledFeatures(rows, fingerprint=store.fingerprint)
+    found = head.predict_features(rows, fingerprint=store.fingerprint)
     truth = [EMOTIONS[value] for value in labels.values]
     assert np.mean([a == b for a, b in zip(found.labels, truth, strict=True)]) > 0.95
     assert found.scores.sum(axis=1) == pytest.approx(np.ones(len(labels)), abs=1e-5)
