@@ -71,5 +71,9 @@ class LabelError(ExHuBERTError, ValueError):
     """Labels, groups or splits that do not fit the features or the protocol."""
 
 
+class CorpusError(ExHuBERTError, ValueError):
+    """A corpus' folder that is not as its release is known to be."""
+
+
 class MissingDependency(ExHuBERTError, ImportError):
     """A host toolkit is needed for this one job and cannot be imported."""

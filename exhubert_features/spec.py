@@ -1,11 +1,9 @@
-"""What was asked: class names, layer selection, the extraction spec and its fingerprint."""
+"""What was asked: class names, layer selection, the extraction spec."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
@@ -30,6 +28,50 @@ CLASSES = (
 )
 AROUSAL = {label: label.split("-")[0] for label in CLASSES}
 VALENCE = {label: label.split("-")[1] for label in CLASSES}
+
+
+def marginals(probabilities: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sum class probabilities into levels of arousal and of valence.
+
+    Parameters
+    ----------
+    probabilities
+        Numbers, or arrays of one length, by class.
+
+    Returns
+    -------
+    ``{"arousal": {"low": p, "high": p}, "valence": {"negative": p, "neutral": p, "positive":
+    p}}``; empty unless each class has an arousal and a valence.
+
+    Examples
+    --------
+    >>> marginals({"low-neutral": 0.25, "high-positive": 0.75})["arousal"]
+    {'low': 0.25, 'high': 0.75}
+    """
+    if not probabilities or not set(probabilities) <= set(AROUSAL):
+        return {}
+    summed: dict[str, dict[str, Any]] = {}
+    for name, levels in (("arousal", AROUSAL), ("valence", VALENCE)):
+        summed[name] = dict.fromkeys(dict.fromkeys(levels.values()), 0.0)
+        for label, probability in probabilities.items():
+            summed[name][levels[label]] = summed[name][levels[label]] + probability
+    return summed
+
+
+def arousal_and_valence(probabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Condense class probabilities into two numbers: P(high), and P(positive) - P(negative).
+
+    Empty where :func:`marginals` is.
+    """
+    summed = marginals(probabilities)
+    if not summed:
+        return {}
+    valence = summed["valence"]
+    return {
+        "arousal": summed["arousal"]["high"],
+        "valence": valence["positive"] - valence["negative"],
+    }
+
 
 # Raised whenever our own code changes the numbers it writes for the same weights and audio.
 NUMERICS_VERSION = 1
@@ -121,39 +163,3 @@ def parse_layers(text: str) -> Layers:
     if not ids:
         raise UsageError(f"layers is {text!r}", expected="a range that goes up, such as 0-48")
     return ids
-
-
-def fingerprint(spec: ExtractionSpec, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the numbers in a store, as plain JSON data.
-
-    ``identity`` is an encoder's :attr:`Encoder.identity`. Hardware is not part of it.
-    """
-    settings = asdict(spec)
-    settings["layers"] = list(resolve_layers(spec.layers, identity["num_states"]))
-    settings["frame_layers"] = (
-        list(resolve_layers(spec.frame_layers, identity["num_states"])) if spec.frame_layers else []
-    )
-    settings["pools"] = list(spec.pools)
-    return {
-        "model": dict(identity),
-        "spec": settings,
-        "sample_rate": SAMPLE_RATE,
-        "resampler": "torchaudio sinc_interp_hann width 6 rolloff 0.99",
-        "numerics": NUMERICS_VERSION,
-    }
-
-
-def current_words(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A fingerprint whose keys may be those of version 0.1.0, under today's keys."""
-    renamed = {"model": {"labels": "classes"}, "spec": {"pool": "pools", "frames": "frame_layers"}}
-    current = dict(data)
-    for part, words in renamed.items():
-        if isinstance(data.get(part), Mapping):
-            current[part] = {words.get(key, key): value for key, value in data[part].items()}
-    return current
-
-
-def fingerprint_key(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a fingerprint's canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation import Labels
+from exhubert_features.fingerprint import Fingerprint, ModelIdentity
 from exhubert_features.records import ClipFailure, ClipFeatures
-from exhubert_features.spec import ExtractionSpec, fingerprint
+from exhubert_features.spec import ExtractionSpec
 from exhubert_features.store import FeatureStore
 
 EMOTIONS = ("angry", "happy", "sad")
@@ -24,7 +25,7 @@ def write_emotional_store(
     speakers: int = 8,
     clips: int = 15,
     seed: int = 0,
-    frames: tuple[int, ...] = (),
+    frame_layers: tuple[int, ...] = (),
     preprocess: str = "card",
     source: str = "here",
 ) -> FeatureStore:
@@ -32,18 +33,18 @@ def write_emotional_store(
 
     What an emotion looks like is the same for every seed: stores differ as corpora do.
     """
-    identity = {
-        "weights_sha256": "a" * 64,
-        "architecture": "exhubert",
-        "num_states": LAYERS,
-        "hidden_size": WIDTH,
-        "classes": ["x", "y"],
-        "precision": "float32",
-    }
-    spec = ExtractionSpec(frame_layers=frames, preprocess=preprocess)  # type: ignore[arg-type]
-    rows = _Rows(_rows(speakers, clips, seed, len(frames)))
+    model = ModelIdentity(
+        weights_sha256="a" * 64,
+        architecture="exhubert",
+        num_states=LAYERS,
+        hidden_size=WIDTH,
+        classes=("x", "y"),
+        precision="float32",
+    )
+    spec = ExtractionSpec(frame_layers=frame_layers, preprocess=preprocess)  # type: ignore[arg-type]
+    rows = _Rows(_rows(speakers, clips, seed, len(frame_layers)))
     rows.provenance = {"source": source}
-    return FeatureStore.write(path, rows, fingerprint=fingerprint(spec, identity))
+    return FeatureStore.write(path, rows, fingerprint=Fingerprint(model=model, spec=spec))
 
 
 class _Rows(list):
@@ -53,7 +54,7 @@ class _Rows(list):
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:
-    return join_labels(store_rows(store), target=target)
+    return Labels.from_store(store, target=target)
 
 
 def _rows(

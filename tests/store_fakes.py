@@ -11,29 +11,32 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from exhubert_features import FeatureStore
+from exhubert_features.fingerprint import Fingerprint, ModelIdentity
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
-from exhubert_features.spec import CLASSES, ExtractionSpec, fingerprint
+from exhubert_features.spec import CLASSES, ExtractionSpec
 
 WIDTH = 8
 
 
 def make_fingerprint(
-    spec: ExtractionSpec | None = None, *, states: int = 5, **model: object
-) -> dict:
+    spec: ExtractionSpec | None = None, *, states: int = 5, **model: Any
+) -> Fingerprint:
     """Fingerprint of an imaginary encoder of ``states`` hidden states."""
     identity = {
-        "source": "imaginary",
         "weights_sha256": "0" * 64,
+        "config_sha256": "c" * 64,
         "num_states": states,
         "hidden_size": WIDTH,
-        "classes": list(CLASSES),
+        "classes": CLASSES,
         "precision": "float32",
+        "architecture": "exhubert",
     }
-    return fingerprint(spec or ExtractionSpec(), identity | model)
+    return Fingerprint(model=ModelIdentity(**identity | model), spec=spec or ExtractionSpec())
 
 
 def make_clip(name: str, *, audio: str = "", **settings: object) -> PlannedClip:
@@ -44,17 +47,17 @@ def make_clip(name: str, *, audio: str = "", **settings: object) -> PlannedClip:
 
 
 def features_of(
-    clip: PlannedClip, data: dict, *, name: str | None = None, start: float = 0.0
+    clip: PlannedClip, data: Fingerprint, *, name: str | None = None, start: float = 0.0
 ) -> ClipFeatures:
     """The features that this clip's audio always gives, in float32."""
-    spec = data["spec"]
+    spec = data.spec
     seed = int(clip.audio_sha256[:8], 16) + int(start * 1000)
     random = np.random.default_rng(seed)
-    width = data["model"]["hidden_size"]
-    shape = (len(spec["layers"]), len(spec["pools"]), width)
+    width = data.model.hidden_size
+    shape = (len(data.layers), len(spec.pools), width)
     frames = None
-    if spec["frame_layers"]:
-        frames = random.normal(size=(len(spec["frame_layers"]), 1 + seed % 5, width)).astype("f4")
+    if spec.frame_layers:
+        frames = random.normal(size=(len(spec.frame_layers), 1 + seed % 5, width)).astype("f4")
     return ClipFeatures(
         id=name or clip.id,
         clip_id=clip.id,
@@ -64,7 +67,7 @@ def features_of(
         samples=clip.samples,
         audio_sha256=clip.audio_sha256,
         pooled=random.normal(size=shape).astype("f4"),
-        logits=random.normal(size=len(CLASSES)).astype("f4") if spec["logits"] else None,
+        logits=random.normal(size=len(CLASSES)).astype("f4") if spec.logits else None,
         frames=frames,
         meta=dict(clip.meta),
     )
@@ -75,7 +78,7 @@ class FakeExtraction:
     """Follows the protocol of an extraction and counts what it was asked to compute."""
 
     clips: Sequence[PlannedClip]
-    fingerprint: dict = field(default_factory=make_fingerprint)
+    fingerprint: Fingerprint = field(default_factory=make_fingerprint)
     rejected: Sequence[ClipFailure] = ()
     failing: dict[str, str] = field(default_factory=dict)  # id -> reason
     segments: int = 0  # rows per clip, 0: one row named like the clip

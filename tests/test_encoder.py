@@ -250,14 +250,14 @@ def test_identity_names_the_weights(tiny_checkpoint: Path, encoder: Encoder) -> 
     import hashlib
 
     expected = hashlib.sha256((tiny_checkpoint / "pytorch_model.bin").read_bytes()).hexdigest()
-    assert encoder.identity["weights_sha256"] == expected
+    assert encoder.identity.weights_sha256 == expected
     assert encoder.provenance["source"] == str(tiny_checkpoint)
 
 
 def test_identity_of_a_model_in_memory_follows_its_weights(small_checkpoint: Path) -> None:
     model, same = (load_model(small_checkpoint)[0] for _ in range(2))
-    first = Encoder(model, device="cpu").identity["weights_sha256"]
-    assert Encoder(same, device="cpu").identity["weights_sha256"] == first
+    first = Encoder(model, device="cpu").identity.weights_sha256
+    assert Encoder(same, device="cpu").identity.weights_sha256 == first
     with torch.no_grad():
         model.classifier.bias[0] += 1
-    assert Encoder(model, device="cpu").identity["weights_sha256"] != first
+    assert Encoder(model, device="cpu").identity.weights_sha256 != first

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from exhubert_features import metrics
 from exhubert_features.errors import UsageError
+from exhubert_features.evaluation import metrics
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def check_same(store: FeatureStore, extraction: FakeExtraction) -> None:
     for clip in extraction.clips:
         expected = features_of(clip, extraction.fingerprint)
         stored = store[clip.id]
-        dtype = extraction.fingerprint["spec"]["dtype"]
+        dtype = extraction.fingerprint.spec.dtype
         assert stored.pooled.dtype == dtype
         np.testing.assert_array_equal(stored.pooled, expected.pooled.astype(dtype))
         np.testing.assert_array_equal(stored.logits, expected.logits)
@@ -207,8 +207,8 @@ def test_another_fingerprint_is_refused_with_the_keys(tmp_path: Path) -> None:
     extraction = make_extraction(2, fingerprint=other)
     with pytest.raises(FingerprintMismatch) as caught:
         FeatureStore.write(path, extraction)
-    assert 'spec.preprocess = "card"' in str(caught.value)
-    assert 'expected model.weights_sha256 = "1111' in str(caught.value)
+    assert "spec.preprocess is 'card', not 'masked'" in str(caught.value)
+    assert "model.weights_sha256 is '0000" in str(caught.value)
     assert extraction.computed == []
     assert len(FeatureStore(path)) == 2
 
@@ -317,7 +317,7 @@ def test_plain_h5py_understands_a_shard(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["frames"][:, start:end], store["clip_002"].frames)
         assert file["pooled"].attrs["axes"] == "row, layer, pool, width"
         assert file["start"].attrs["unit"] == "seconds"
-        assert file.attrs["labels"].tolist() == list(CLASSES)
+        assert file.attrs["classes"].tolist() == list(CLASSES)
         assert file.userblock_size == 512
 
 

@@ -28,9 +28,9 @@ from test_store import check_same
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import StoreError
+from exhubert_features.files import LEASE_SECONDS, publish
 from exhubert_features.spec import ExtractionSpec
 from exhubert_features.store import merge, pack, verify
-from exhubert_features.store.files import LEASE_SECONDS, publish
 from exhubert_features.store.writer import Writer
 
 KILLS = int(os.environ.get("EXHUBERT_KILLS", "36"))

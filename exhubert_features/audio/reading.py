@@ -1,4 +1,8 @@
-"""One audio file or array to mono float32 at 16 kHz, or an :class:`AudioError` saying why not."""
+"""One audio file to mono float32 at 16 kHz, or an :class:`AudioError` saying why not.
+
+A file of any length is read in the same way: decoded block by block, checked, brought to 16 kHz
+and handed on. :func:`read_blocks` gives the blocks, :func:`read_audio` puts them together.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,17 +19,14 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError
-from ..spec import MINIMUM_SAMPLES, SAMPLE_RATE
-from .resampling import resample, resampled_length
-from .truncation import missing_data
+from .checks import check_blocks, check_channel, check_length, segment_bounds
+from .ffmpeg import ffmpeg_format, open_with_ffmpeg
+from .libsndfile import open_with_libsndfile
+from .memory import collect, memory_limit
+from .recording import TO_THE_END, Recording, truncated
+from .resampling import resample_blocks, resampled_length
 
-RATES = range(1_000, 768_001)  # outside, a header is broken: telephone tape to studio converters
-BLOCK_VALUES = 1 << 20  # decoded at a time; a header that lies about its length allocates nothing
 HASH_BLOCK = 1 << 20
-SILENCE = 1e-4  # peak around the mean, -80 dB: under the last bits of a 16-bit recording
-LOUDEST = 1e12  # squares of more overflow the float32 variance of a clip
-SEGMENT_SLACK = 0.01  # seconds; annotations are rounded
-MP3_SLACK = 1152  # samples; encoders count their padding of one MPEG frame differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,138 +42,137 @@ class AudioFile:
 
 
 def probe_audio(path: str) -> AudioFile:
-    """Check a file's header and hash its bytes, without decoding it."""
-    with _open_audio(path) as audio, Path(path).open("rb") as raw:
+    """Check a file's header and hash its bytes.
+
+    Only formats that do not say their length are decoded: those ffmpeg reads, and mp3 in free
+    format.
+    """
+    with _open_recording(path) as recording, Path(path).open("rb") as raw:
+        frames = recording.frames
+        if frames is None:
+            frames = sum(len(block) for block in recording.decode(0, TO_THE_END))
         status = os.fstat(raw.fileno())
         return AudioFile(
             path=path,
-            rate=audio.samplerate,
-            channels=audio.channels,
-            frames=audio.frames,
+            rate=recording.rate,
+            channels=recording.channels,
+            frames=frames,
             sha256=_sha256(raw),
             stamp=(status.st_size, status.st_mtime_ns),
         )
-
-
-def read_audio(
-    path: str, *, start: float = 0.0, end: float | None = None, channel: int | None = None
-) -> np.ndarray:
-    """Decode a file, or ``start`` to ``end`` seconds of it.
-
-    Parameters
-    ----------
-    path
-        Anything libsndfile reads: wav, flac, ogg, mp3, ...; any rate and channels.
-    start, end
-        Seconds; ``end`` is None for the end of the file.
-    channel
-        The channel to take; None for the mean of all.
-
-    Returns
-    -------
-    (N,) float32 at 16 kHz, finite, at least one frame long.
-    """
-    with _open_audio(path) as audio:
-        _check_channel(path, audio.channels, channel)
-        first, last = segment_bounds(path, audio.frames, audio.samplerate, start, end)
-        wave = _decode(path, audio, first, last, channel)
-        return _finish(path, wave, audio.samplerate)
-
-
-def read_array(name: str, array: np.ndarray, rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The same for (N,) floating-point samples in memory."""
-    array_samples(name, array, rate)
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name below
-        return _finish(name, np.array(array, dtype=np.float32), rate)
-
-
-def array_samples(name: str, array: np.ndarray, rate: int = SAMPLE_RATE) -> int:
-    """Samples at 16 kHz that an array will have; an AudioError if its kind is unusable."""
-    wave = np.asarray(array)
-    if wave.ndim != 1:
-        raise AudioError(
-            f"{name} has shape {wave.shape}",
-            expected="one channel, shape (samples,)",
-            remedy="Average or choose a channel",
-            kind="channel",
-        )
-    if not np.issubdtype(wave.dtype, np.floating):
-        raise AudioError(
-            f"{name} holds {wave.dtype}",
-            expected="floating point in -1 .. 1",
-            remedy="Divide 16-bit integers by 32768",
-            kind="dtype",
-        )
-    _check_rate(name, rate)
-    samples = resampled_length(len(wave), rate)
-    check_length(name, samples)
-    return samples
-
-
-def hash_array(array: np.ndarray, rate: int = SAMPLE_RATE) -> str:
-    """SHA-256 of the samples as float32, and of their rate where it is not 16 kHz."""
-    with np.errstate(over="ignore"):
-        digest = hashlib.sha256(np.asarray(array, dtype="<f4").tobytes())
-    if rate != SAMPLE_RATE:
-        digest.update(f" at {rate} Hz".encode())
-    return digest.hexdigest()
 
 
 def planned_samples(
     audio: AudioFile, *, start: float = 0.0, end: float | None = None, channel: int | None = None
 ) -> int:
     """Samples at 16 kHz that a clip will have, going by the header; an AudioError if unusable."""
-    _check_channel(audio.path, audio.channels, channel)
-    first, last = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
-    samples = resampled_length(last - first, audio.rate)
+    check_channel(audio.path, audio.channels, channel)
+    first, stop = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
+    samples = resampled_length(stop - first, audio.rate)
     check_length(audio.path, samples)
     return samples
 
 
-def segment_bounds(
-    path: str, frames: int, rate: int, start: float, end: float | None
-) -> tuple[int, int]:
-    """Seconds to [first, last) at the file's own rate."""
-    if frames == 0:
-        raise AudioError(f"{path} holds no samples", expected="audio", kind="empty")
-    first = round(start * rate)
-    last = frames if end is None else round(end * rate)
-    if not 0 <= first < min(last, frames) or last > frames + SEGMENT_SLACK * rate:
-        raise AudioError(
-            f"{path} has no part from {start:g} to {'its end' if end is None else f'{end:g}'} s",
-            expected=f"0 <= start < end <= {frames / rate:.3f} s",
-            kind="segment",
-        )
-    return first, min(last, frames)
+def read_audio(
+    path: str,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+    limit: int | None = None,
+) -> np.ndarray:
+    """Decode a file, or ``start`` to ``end`` seconds of it.
+
+    Parameters
+    ----------
+    path
+        Anything libsndfile reads (wav, flac, ogg, mp3, ...) and, where ffmpeg is on the PATH,
+        m4a, mp4, aac, wma, amr, webm, mkv and mov; any rate and channels.
+    start, end
+        Seconds; ``end`` is None for the end of the file.
+    channel
+        The channel to take; None for the mean of all.
+    limit
+        Bytes the result may take, or an AudioError of kind "memory" before anything is decoded;
+        None for half of the memory that is free now.
+
+    Returns
+    -------
+    (N,) float32 at 16 kHz, finite, at least one frame long.
+    """
+    limit = memory_limit() if limit is None else limit
+    with _open_recording(path) as recording:
+        samples = None
+        if recording.frames is not None:
+            first, stop = segment_bounds(path, recording.frames, recording.rate, start, end)
+            samples = resampled_length(stop - first, recording.rate)
+            check_length(path, samples)
+        return collect(path, _read(recording, start, end, channel), samples, limit)
 
 
-def check_length(name: str, samples: int) -> None:
-    """Refuse fewer 16 kHz samples than the first frame needs."""
-    if samples < MINIMUM_SAMPLES:
-        raise AudioError(
-            f"{name} has {samples} samples at {SAMPLE_RATE} Hz",
-            expected=f"at least {MINIMUM_SAMPLES} (one frame, 25 ms)",
-            remedy="Leave the clip out or join it with its neighbour",
-            kind="empty" if samples == 0 else "too_short",
-        )
+def read_blocks(
+    path: str, *, start: float = 0.0, end: float | None = None, channel: int | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a file piece by piece, in memory that does not grow with its length.
+
+    Put together, the blocks are the same to the last bit as what :func:`read_audio` returns for
+    the same arguments. An error may come after some blocks: only at its end is a file known to
+    be whole, so use nothing of it before the last block.
+
+    Parameters
+    ----------
+    path, start, end, channel
+        As for :func:`read_audio`.
+
+    Returns
+    -------
+    Blocks of (n,) float32 at 16 kHz, each some seconds long, of different lengths.
+    """
+    with _open_recording(path) as recording:
+        yield from _read(recording, start, end, channel)
 
 
-def audio_warnings(wave: np.ndarray) -> tuple[str, ...]:
-    """What is odd about usable audio: ("silent",) or nothing."""
-    return ("silent",) if float(np.ptp(wave)) < 2 * SILENCE else ()
+def _read(
+    recording: Recording, start: float, end: float | None, channel: int | None
+) -> Iterator[np.ndarray]:
+    check_channel(recording.path, recording.channels, channel)
+    mono = _decode(recording, start, end, channel)
+    checked = check_blocks(recording.path, mono, recording.rate)
+    return resample_blocks(checked, recording.rate)
+
+
+def _decode(
+    recording: Recording, start: float, end: float | None, channel: int | None
+) -> Iterator[np.ndarray]:
+    """Mono blocks at the file's own rate, all of those wanted or an error."""
+    path, rate, frames = recording.path, recording.rate, recording.frames
+    first, stop = segment_bounds(path, TO_THE_END if frames is None else frames, rate, start, end)
+    place = 0 if frames is None else first
+    for block in recording.decode(place, stop):
+        wanted = block[max(0, first - place) :]
+        place += len(block)
+        if len(wanted):
+            yield _to_mono(wanted, channel)
+    if place < stop and frames is None:  # now the end is known, so the part can be judged
+        _, stop = segment_bounds(path, place, rate, start, end)
+    if place < stop:
+        raise truncated(path, f"{place} of the {stop} samples are there")
+
+
+def _to_mono(block: np.ndarray, channel: int | None) -> np.ndarray:
+    if block.shape[1] == 1 or channel is not None:
+        return block[:, channel or 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by name once it is not finite
+        return block.mean(axis=1)
 
 
 @contextmanager
-def _open_audio(path: str) -> Iterator[soundfile.SoundFile]:
+def _open_recording(path: str) -> Iterator[Recording]:
     """Open a file whose header can be believed."""
     try:
         _check_regular(path)
-        with Path(path).open("rb") as raw, _by_content(raw) as audio:
-            _check_rate(path, audio.samplerate)
-            missing = missing_data(Path(path), audio.format, audio.extra_info)
-            if missing:
-                raise _truncated(path, missing)
-            yield audio
+        with Path(path).open("rb") as raw, _open_by_content(path, raw) as recording:
+            yield recording
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{path} cannot be read as audio ({error.error_string.rstrip('.')})",
@@ -189,14 +189,18 @@ def _open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         ) from error
 
 
-def _by_content(raw: BinaryIO) -> soundfile.SoundFile:
-    """Open by descriptor: libsndfile then cannot go by a misleading file name."""
-    return soundfile.SoundFile(raw.fileno(), closefd=False)
+def _open_by_content(path: str, raw: BinaryIO) -> AbstractContextManager[Recording]:
+    """Choose the library by the file's first bytes, as names mislead."""
+    kind = ffmpeg_format(raw)
+    return open_with_ffmpeg(path, raw, kind) if kind else open_with_libsndfile(path, raw)
 
 
 def _check_regular(path: str) -> None:
     """Refuse folders, and pipes and devices, which would block for ever."""
-    status = Path(path).stat()
+    try:
+        status = Path(path).stat()
+    except ValueError as error:  # a NUL or half a character in the name
+        raise AudioError(f"{path!r} cannot be the name of a file", kind="missing") from error
     if not stat.S_ISREG(status.st_mode):
         folder = stat.S_ISDIR(status.st_mode)
         raise AudioError(
@@ -206,87 +210,6 @@ def _check_regular(path: str) -> None:
         )
     if status.st_size == 0:
         raise AudioError(f"{path} is an empty file", expected="audio", kind="empty")
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if rate not in RATES:
-        raise AudioError(
-            f"{name} says it has {rate} samples a second",
-            expected=f"a whole number between {RATES[0]} and {RATES[-1]}",
-            kind="rate",
-        )
-
-
-def _check_channel(path: str, channels: int, channel: int | None) -> None:
-    if channel is not None and not 0 <= channel < channels:
-        raise AudioError(
-            f"{path} has no channel {channel}",
-            expected=f"0 to {channels - 1}, as it has {channels}",
-            kind="channel",
-        )
-
-
-def _decode(
-    path: str, audio: soundfile.SoundFile, first: int, last: int, channel: int | None
-) -> np.ndarray:
-    """Mono samples [first, last) at the file's own rate."""
-    # Seeking into an mp3 starts the decoder cold, so its first samples would differ.
-    begin = first if audio.seekable() and audio.format != "MP3" else 0
-    blocks: list[np.ndarray] = []
-    position = begin
-    try:
-        if begin:
-            audio.seek(begin)
-        while position < last:
-            wanted = min(last - position, max(1, BLOCK_VALUES // audio.channels))
-            block = audio.read(wanted, dtype="float32", always_2d=True)
-            blocks.append(_to_mono(block, channel))
-            position += len(block)
-            if len(block) < wanted:
-                break
-    except soundfile.LibsndfileError as error:
-        raise _truncated(path, f"decoding stops ({error.error_string.rstrip('.')})") from error
-    slack = MP3_SLACK if audio.format == "MP3" else 0
-    if position + slack < last:
-        raise _truncated(path, f"{position} of the {last} samples are there")
-    return np.concatenate(blocks)[first - begin :]
-
-
-def _to_mono(block: np.ndarray, channel: int | None) -> np.ndarray:
-    if block.shape[1] == 1 or channel is not None:
-        return block[:, channel or 0]
-    with np.errstate(over="ignore", invalid="ignore"):  # refused by name once it is not finite
-        return block.mean(axis=1)
-
-
-def _finish(name: str, wave: np.ndarray, rate: int) -> np.ndarray:
-    """Validate mono samples and bring them to 16 kHz."""
-    if not np.isfinite(wave).all():
-        where = int(np.flatnonzero(~np.isfinite(wave))[0])
-        raise AudioError(
-            f"{name} has {wave[where]} at sample {where}",
-            expected="finite samples",
-            remedy="Repair or leave out the clip",
-            kind="nan",
-        )
-    check_length(name, resampled_length(len(wave), rate))
-    loudest = max(float(wave.max()), -float(wave.min()))
-    if loudest > LOUDEST:
-        raise AudioError(
-            f"{name} has a sample of {loudest:.3g}",
-            expected="samples around -1 .. 1",
-            kind="range",
-        )
-    return resample(np.ascontiguousarray(wave), rate)
-
-
-def _truncated(path: str, detail: str) -> AudioError:
-    return AudioError(
-        f"{path} is cut off or damaged: {detail}",
-        expected="as much audio as its header promises",
-        remedy="Copy or download it again",
-        kind="truncated",
-    )
 
 
 def _sha256(raw: BinaryIO) -> str:

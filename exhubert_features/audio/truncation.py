@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 # libsndfile notes in its log what a header promised and what the file's size allows.
 PROMISE = re.compile(r"^\s*(?:data|SSND|BODY|riff|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
@@ -13,6 +15,9 @@ NIST_FIELD = re.compile(rb"(sample_count|sample_n_bytes|channel_count) -i (\d+)"
 
 UNKNOWN = 0x7FFF_0000  # streaming writers promise this or more, not knowing the length yet
 SLACK = 16  # bytes; careless writers forget padding
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_HEADER = 1 << 16  # the object with the length stands among the first
+BOXES = 100_000  # looked at in an MPEG-4 file: 10 hours in pieces of half a second have fewer
 OGG_TAIL = 65_307  # the largest Ogg page
 OGG_END = 4  # flag of a stream's last page
 
@@ -42,6 +47,40 @@ def missing_data(path: Path, kind: str, log: str) -> str:
     if kind == "OGG":
         return _missing_in_ogg(path)
     return ""
+
+
+def missing_in_boxes(raw: BinaryIO) -> str:
+    """What is missing of an MPEG-4 or QuickTime file, in words; empty when nothing is.
+
+    The file is a row of boxes, each beginning with its length and its name.
+    """
+    there = raw.seek(0, os.SEEK_END)
+    place = 0
+    for _ in range(BOXES):
+        raw.seek(place)
+        head = raw.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if len(head) < 8 or size < 8:  # the end, or a last box without a length
+            return ""
+        place += size
+        if place > there:
+            return f"{there} of {place} bytes are there"
+    return ""
+
+
+def missing_in_asf(raw: BinaryIO) -> str:
+    """What is missing of a Windows Media file, in words; empty when nothing is."""
+    there = raw.seek(0, os.SEEK_END)
+    raw.seek(0)
+    header = raw.read(ASF_HEADER)
+    found = header.find(ASF_PROPERTIES)
+    if found < 0 or found + 92 > len(header):
+        return ""
+    promised = int.from_bytes(header[found + 40 : found + 48], "little")
+    streamed = header[found + 88] & 1  # written to a pipe: the length was not known
+    return "" if streamed or promised <= there else f"{there} of {promised} bytes are there"
 
 
 def _missing_in_nist(path: Path) -> str:

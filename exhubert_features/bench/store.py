@@ -15,8 +15,9 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
+from ..fingerprint import Fingerprint, ModelIdentity
 from ..records import ClipFeatures
-from ..spec import CLASSES, ExtractionSpec, fingerprint
+from ..spec import CLASSES, ExtractionSpec
 from ..store import FeatureStore
 
 Result = TypeVar("Result")
@@ -51,16 +52,17 @@ class LargeStore:
     lookups_per_second: float
 
 
-def model_fingerprint(width: int, spec: ExtractionSpec) -> dict:
+def model_fingerprint(width: int, spec: ExtractionSpec) -> Fingerprint:
     """Fingerprint of an imaginary model as deep as the released one."""
-    identity = {
-        "weights_sha256": "0" * 64,
-        "num_states": LAYERS,
-        "hidden_size": width,
-        "labels": list(CLASSES),
-        "precision": "float32",
-    }
-    return fingerprint(spec, identity)
+    model = ModelIdentity(
+        weights_sha256="0" * 64,
+        num_states=LAYERS,
+        hidden_size=width,
+        classes=CLASSES,
+        precision="float32",
+        architecture="exhubert",
+    )
+    return Fingerprint(model=model, spec=spec)
 
 
 def synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeatures]:

@@ -15,6 +15,7 @@ from ..version import __version__
 # Name and one-line help stand here so that `exhubert --help` imports no command at all.
 COMMANDS = {
     "demo": "the whole chain on synthetic speech, offline, in about a minute",
+    "prepare": "a manifest out of a corpus' folder",
     "extract": "audio to a crash-safe feature store",
     "predict": "class probabilities, arousal and valence of audio files",
     "inspect": "what is in a store, how it was made, what failed",

@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export one layer of all rows."""
     from ..errors import UsageError
+    from ..files import publish
     from ..store import FeatureStore
-    from ..store.files import publish
 
     store = FeatureStore(options.store)
     layer = store.layers[-1] if options.layer is None else options.layer

@@ -39,7 +39,7 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
     from collections import Counter
     from dataclasses import asdict
 
-    from ..spec import SAMPLE_RATE, fingerprint_key
+    from ..spec import SAMPLE_RATE
 
     warned = {
         name: status
@@ -54,8 +54,8 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
         "hours": sum(store.column("samples")) / SAMPLE_RATE / 3600,
         "bytes": store.stored_bytes,
         "shards": store.shard_count,
-        "fingerprint_key": fingerprint_key(store.fingerprint),
-        "fingerprint": store.fingerprint,
+        "fingerprint_key": store.fingerprint.key,
+        "fingerprint": store.fingerprint.to_dict(),
         "provenance": store.provenance,
         "manifest_columns": list(columns),
         "warnings": warned,
@@ -73,14 +73,14 @@ def _show(summary: dict[str, Any]) -> None:
     print(f"  on disk   {summary['bytes']:,} bytes in {summary['shards']:,} shards")
     print(f"  model     {source}, weights {model['weights_sha256'][:12]}, {model['precision']}")
     print(f"  layers    {_ranges(spec['layers'])} of {model['num_states']}, {spec['dtype']}")
-    print(f"  pooled    {', '.join(spec['pool'])}")
+    print(f"  pooled    {', '.join(spec['pools'])}")
     print(
-        f"  frames    of layers {_ranges(spec['frames'])}"
+        f"  frames    of layers {_ranges(spec['frame_layers'])}"
         if spec["frame_layers"]
         else "  frames    no"
     )
     print(
-        f"  logits    {', '.join(model['labels']) or 'no'}" if spec["logits"] else "  logits    no"
+        f"  logits    {', '.join(model['classes']) or 'no'}" if spec["logits"] else "  logits    no"
     )
     rows = "windows" if spec["segments"] else "clips"
     print(f"  rows are  {rows}; {spec['preprocess']}, {spec['window']:g} s every {spec['hop']:g} s")

@@ -1,6 +1,6 @@
 """Light heads on cached features: plain ``nn.Module``s, saved as safetensors and JSON."""
 
-from .features import Batch, FeatureReader, HeadConfig, check_fingerprint, extraction_spec
+from .features import Batch, FeatureReader, HeadConfig, check_fingerprint
 from .files import load_head, save_head
 from .modules import (
     HEADS,
@@ -12,21 +12,29 @@ from .modules import (
     WeightedHead,
     build_head,
 )
+from .options import FitOptions
+from .probing import probe
+from .testing import evaluate
+from .training import Trained, train
 
 __all__ = [
     "HEADS",
     "AttentionHead",
     "Batch",
     "FeatureReader",
+    "FitOptions",
     "Head",
     "HeadConfig",
     "LinearHead",
     "MLPHead",
     "Predictions",
+    "Trained",
     "WeightedHead",
     "build_head",
     "check_fingerprint",
-    "extraction_spec",
+    "evaluate",
     "load_head",
+    "probe",
     "save_head",
+    "train",
 ]

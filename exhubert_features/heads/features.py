@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FingerprintMismatch, UsageError
-from ..spec import ExtractionSpec
+from ..fingerprint import Fingerprint
 
-Kind = Literal["linear", "mlp", "weighted", "attention"]
+Kind = Literal["linear", "discriminant", "mlp", "weighted", "attention"]
 
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
 # and what else was stored.
-_NOT_COMPARED = {
-    "model": {"classes"},
-    "spec": {"layers", "pools", "frame_layers", "logits"},
-}
+_NOT_COMPARED = (
+    "model.classes", "spec.layers", "spec.pools", "spec.frame_layers", "spec.logits"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +65,14 @@ class Batch(NamedTuple):
 class FeatureReader:
     """Picks a head's layers and pools out of features of a matching fingerprint."""
 
-    def __init__(
-        self, config: HeadConfig, *, trained: Mapping[str, Any], found: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, config: HeadConfig, *, trained: Fingerprint, found: Fingerprint) -> None:
         check_fingerprint(trained, found)
         self.config = config
-        spec = found["spec"]
         if self.config.pools:
-            self.layers = _positions("layers", self.config.layers, spec["layers"])
-            self.pools = _positions("pools", self.config.pools, spec["pools"])
+            self.layers = _positions("layers", self.config.layers, found.layers)
+            self.pools = _positions("pools", self.config.pools, found.spec.pools)
         else:
-            self.layers = _positions("frame layers", self.config.layers, spec["frame_layers"])
+            self.layers = _positions("frame layers", self.config.layers, found.spec.frame_layers)
 
     def batch(self, rows: Iterable[FeatureRow]) -> Batch:
         """Features of some rows in float32; frames padded, with their lengths."""
@@ -95,34 +91,16 @@ class FeatureReader:
         return np.asarray(row.frames, np.float32)[self.layers]
 
 
-def check_fingerprint(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_fingerprint(trained: Fingerprint, found: Fingerprint) -> None:
     """Raise FingerprintMismatch, naming what differs, unless the numbers are comparable."""
-    wanted, got = _comparable(trained), _comparable(found)
-    differing = [
-        f"{key} is {got.get(key)!r}, not {wanted.get(key)!r}"
-        for key in sorted({*wanted, *got})
-        if wanted.get(key) != got.get(key)
-    ]
-    if differing:
+    if differing := found.difference(trained, ignoring=_NOT_COMPARED):
         raise FingerprintMismatch(
             "the features are not of the kind this head was trained on: " + "; ".join(differing),
             remedy="Extract with the settings of the head, or train a head on these features",
         )
 
 
-def _comparable(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """``part.key`` -> value for everything that decides the numbers."""
-    flat = {}
-    for part, content in fingerprint.items():
-        if isinstance(content, Mapping):
-            kept = {key for key in content if key not in _NOT_COMPARED.get(part, ())}
-            flat.update({f"{part}.{key}": content[key] for key in kept})
-        else:
-            flat[part] = content
-    return flat
-
-
-def _positions(what: str, wanted: Iterable[Any], stored: list[Any]) -> list[int]:
+def _positions(what: str, wanted: Iterable[Any], stored: tuple[Any, ...]) -> list[int]:
     missing = [item for item in wanted if item not in stored]
     if missing:
         raise FingerprintMismatch(
@@ -130,12 +108,3 @@ def _positions(what: str, wanted: Iterable[Any], stored: list[Any]) -> list[int]
             remedy="Extract them too",
         )
     return [stored.index(item) for item in wanted]
-
-
-def extraction_spec(fingerprint: Mapping[str, Any]) -> ExtractionSpec:
-    """The spec that made features of a fingerprint, and makes more of them."""
-    settings: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in fingerprint["spec"].items()
-    }
-    return ExtractionSpec(**settings)

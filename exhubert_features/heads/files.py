@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
-from ..spec import current_words
-from ..store.files import publish
+from ..errors import CheckpointError, UsageError
+from ..files import publish
+from ..fingerprint import Fingerprint
 from ..version import __version__
 from .features import HeadConfig
 from .modules import HEADS, Head, build_head
@@ -38,8 +38,6 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
     """
     from safetensors.torch import save
 
-    if not head.fingerprint:
-        raise CheckpointError("the head has no fingerprint", remedy="Train it before saving it")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     content = save({name: value.contiguous().cpu() for name, value in head.state_dict().items()})
@@ -52,7 +50,7 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
         "config": asdict(head.config),
         "weights": weights,
         "weights_sha256": digest,
-        "fingerprint": head.fingerprint,
+        "fingerprint": head.fingerprint.to_dict(),
         "notes": dict(notes or head.notes),
     }
     publish(content, folder / weights, replace=True)
@@ -61,6 +59,16 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
         if old.name != weights and _WEIGHTS_NAME.fullmatch(old.name):
             old.unlink(missing_ok=True)
     return folder / CARD
+
+
+def refuse_existing(directory: str | Path) -> None:
+    """Raise UsageError where a folder already holds a head, which writing would replace."""
+    if (Path(directory) / CARD).exists():
+        raise UsageError(
+            f"{directory} already holds a head",
+            expected="a new folder",
+            remedy="--force (force=True) replaces that head",
+        )
 
 
 def load_head(path: str | Path) -> Head:
@@ -81,7 +89,7 @@ def load_head(path: str | Path) -> Head:
         head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{card_file} and its weights do not fit: {error}") from error
-    head.fingerprint = current_words(card["fingerprint"])
+    head.fingerprint = _fingerprint(card, card_file)
     head.notes = card["notes"]
     return head.eval().requires_grad_(False)
 
@@ -105,9 +113,14 @@ def _read_card(path: Path) -> dict[str, Any]:
     for key, kind in {**kinds, "notes": dict}.items():
         if not isinstance(card.get(key), kind):
             raise CheckpointError(f"{path} has no usable {key!r}")
-    if not isinstance(card["fingerprint"].get("spec"), dict):
-        raise CheckpointError(f"{path} has no usable fingerprint")
     return card
+
+
+def _fingerprint(card: Mapping[str, Any], path: Path) -> Fingerprint:
+    try:
+        return Fingerprint.from_dict(card["fingerprint"])
+    except UsageError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
 def _config(card: Mapping[str, Any], path: Path) -> HeadConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
+from ..fingerprint import Fingerprint
 from .features import FeatureReader, FeatureRow, HeadConfig, Kind
 
 ROWS_AT_ONCE = 64  # 20 MB of frames a layer for 3 s clips
@@ -38,8 +39,6 @@ class Head(nn.Module):
 
     Attributes
     ----------
-    fingerprint
-        Of the features it was trained on; empty until then.
     notes
         JSON data about the training: clips, score, package versions.
     mean, deviation
@@ -59,7 +58,7 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.fingerprint: dict[str, Any] = {}
+        self._fingerprint: Fingerprint | None = None
         self.notes: dict[str, Any] = {}
         shape = (len(config.layers), len(config.pools) or 1, config.width)
         self.register_buffer("mean", torch.zeros(shape))
@@ -67,6 +66,19 @@ class Head(nn.Module):
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_scale", torch.ones(()))
         self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the features it was trained on; refused until it was."""
+        if self._fingerprint is None:
+            raise CheckpointError(
+                "the head has no fingerprint", remedy="Train it before it is used or saved"
+            )
+        return self._fingerprint
+
+    @fingerprint.setter
+    def fingerprint(self, fingerprint: Fingerprint) -> None:
+        self._fingerprint = fingerprint
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits (B, C), or values (B, 1) in the target's own unit.
@@ -106,7 +118,7 @@ class Head(nn.Module):
 
     @torch.inference_mode()
     def predict_features(
-        self, rows: Iterable[FeatureRow], *, fingerprint: Mapping[str, Any]
+        self, rows: Iterable[FeatureRow], *, fingerprint: Fingerprint
     ) -> Predictions:
         """Probabilities (or values) of rows from an extraction or a store.
 
@@ -201,6 +213,7 @@ class AttentionHead(Head):
 
 HEADS: dict[Kind, type[Head]] = {
     "linear": LinearHead,
+    "discriminant": LinearHead,
     "mlp": MLPHead,
     "weighted": WeightedHead,
     "attention": AttentionHead,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files import canonical
 
 # Switches of the HuBERT family whose other values we do not implement, with the value we do.
 # All public HuBERT checkpoints have these; a wrong guess would give wrong features silently.
@@ -143,6 +145,16 @@ class ExHuBERTConfig:
         }
         del data["gated"], data["classes"]
         return {**data, **_REQUIRED}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what decides the numbers of given weights when nothing is trained."""
+        deciding = {
+            key: value
+            for key, value in self.to_dict().items()
+            if "dropout" not in key and "mask_" not in key and key != "apply_spec_augment"
+        }
+        return hashlib.sha256(canonical(deciding).encode()).hexdigest()
 
 
 def _is_plausible(name: str, value: object, default: object) -> bool:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
-from .files import publish, read_json
+from ..files import publish, read_json
 from .shard import NUMBERS, TEXT, check_bytes
 
 INDEX = "index.npz"

@@ -38,16 +38,15 @@ def pack(source: str | Path, destination: str | Path) -> FeatureStore:
     numbers = {name: np.array(store.column(name), dtype) for name, (dtype, *_) in NUMBERS.items()}
     frames = store.frame_counts()
     numbers["frame_end"] = np.cumsum(frames)
-    spec, model = store.fingerprint["spec"], store.fingerprint["model"]
-    dtype = np.dtype(spec["dtype"])
-    width, layers, pools = model["hidden_size"], len(spec["layers"]), len(spec["pools"])
+    spec, width = store.fingerprint.spec, store.fingerprint.model.hidden_size
+    dtype, layers, pools = np.dtype(spec.dtype), len(store.layers), len(store.pools)
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "pooled": ((len(store), layers, pools, width), dtype)
     }
     if store.has_logits:
         shapes["logits"] = ((len(store), len(store.classes)), np.dtype(np.float32))
-    if spec["frame_layers"]:
-        shapes["frames"] = ((len(spec["frame_layers"]), int(frames.sum()), width), dtype)
+    if spec.frame_layers:
+        shapes["frames"] = ((len(spec.frame_layers), int(frames.sum()), width), dtype)
     write_packed(
         path,
         store.blocks(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ..errors import StoreError
+from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 
 FLOAT16_LARGEST = 65_504.0
@@ -17,13 +17,12 @@ FLOAT16_LARGEST = 65_504.0
 class Fitness:
     """Checks rows against a store's fingerprint and casts them to its dtype."""
 
-    def __init__(self, fingerprint: Mapping[str, Any]) -> None:
-        spec, model = fingerprint["spec"], fingerprint["model"]
-        self._dtype = np.dtype(spec["dtype"])
-        self._pooled = (len(spec["layers"]), len(spec["pools"]), model["hidden_size"])
-        # A model without a classifier has no logits to give.
-        self._logits = bool(spec["logits"] and model["classes"])
-        self._frames = bool(spec["frame_layers"])
+    def __init__(self, fingerprint: Fingerprint) -> None:
+        spec = fingerprint.spec
+        self._dtype = np.dtype(spec.dtype)
+        self._pooled = (len(fingerprint.layers), len(spec.pools), fingerprint.model.hidden_size)
+        self._logits = fingerprint.has_logits
+        self._frames = bool(spec.frame_layers)
 
     def refusal(self, clip: PlannedClip, rows: Sequence[ClipFeatures]) -> ClipFailure | None:
         """Why a clip's rows must not be stored, or None when they may.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
+from ..files import publish, read_json, remove_orphans, write_error, write_json
+from ..fingerprint import Fingerprint
 from ..records import ClipFailure, PlannedClip
-from ..spec import current_words
 from .catalog import QUARANTINE, SHARDS, STATE
-from .files import publish, read_json, remove_orphans, write_error, write_json
-from .shard import FORMAT, VERSION
+from .shard import FORMAT, VERSION, read_fingerprint
 
 MANIFEST = "store.json"
 FAILURES = "failures"
@@ -36,9 +36,7 @@ class StoredFailure(ClipFailure):
     when: str = ""  # of the last attempt, UTC
 
 
-def create_store(
-    store: Path, fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> None:
+def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> None:
     """Make a folder a store of this fingerprint, or make sure that it is one."""
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -59,13 +57,13 @@ def create_store(
     require_same(store, read_manifest(store)["fingerprint"], fingerprint)
 
 
-def manifest(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def manifest(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Content of ``store.json``."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "layout": LAYOUT,
-        "fingerprint": fingerprint,  # decides the numbers: another one is refused
+        "fingerprint": fingerprint.to_dict(),  # decides the numbers: another one is refused
         "provenance": provenance,  # where the first writer found the model, and the like
     }
 
@@ -89,7 +87,7 @@ def read_manifest(store: Path) -> dict[str, Any]:
         )
     data = read_json(path)
     check_version(path, data.get("format"), data.get("version"))
-    return {**data, "fingerprint": current_words(data["fingerprint"])}
+    return {**data, "fingerprint": read_fingerprint(path, data.get("fingerprint"))}
 
 
 def check_version(path: Path, name: object, version: object) -> None:
@@ -102,34 +100,13 @@ def check_version(path: Path, name: object, version: object) -> None:
         )
 
 
-def require_same(store: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def require_same(store: Path, found: Fingerprint, wanted: Fingerprint) -> None:
     """Refuse to mix features made with different weights or settings."""
-    left, right = _flat(found), _flat(wanted)
-    differing = [key for key in sorted(left | right) if left.get(key) != right.get(key)]
-    if differing:
+    if differences := found.difference(wanted):
         raise FingerprintMismatch(
-            f"{store} was made with "
-            + ", ".join(f"{key} = {_shown(left.get(key))}" for key in differing),
-            expected=", ".join(f"{key} = {_shown(right.get(key))}" for key in differing),
+            f"{store} was made with other weights or settings: {'; '.join(differences)}",
             remedy="Use the settings of the store (`exhubert inspect`) or write to another folder",
         )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted key -> JSON text, so that tuples equal lists and 3 differs from '3'."""
-    flat: dict[str, str] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
-
-
-def _shown(text: str | None) -> str:
-    if text is None:
-        return "absent"
-    return text if len(text) <= 60 else f"{text[:20]}...{text[-20:]}"  # a hash stays quoted
 
 
 def note_state(store: Path, shards: int) -> None:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .files import discard, move_into_place, temporary_for, write_all, write_error
+from ..files import discard, move_into_place, temporary_for, write_all, write_error
 from .ledger import StoredFailure, check_version
 from .shard import (
     COLUMN_BYTES,

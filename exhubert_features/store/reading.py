@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DamagedStore
+from ..fingerprint import Fingerprint
 from .catalog import Catalog, ShardFile, shard_path
 from .shard import NUMBERS, TEXT, ShardRows
 
@@ -26,13 +27,13 @@ class ShardReader:
     for pickling and opened again when needed.
     """
 
-    def __init__(self, store: Path, catalog: Catalog, fingerprint: Mapping[str, Any]) -> None:
-        spec = fingerprint["spec"]
+    def __init__(self, store: Path, catalog: Catalog, fingerprint: Fingerprint) -> None:
+        spec = fingerprint.spec
         self._store = store
         self._catalog = catalog
-        self._dtype = np.dtype(spec["dtype"])
-        self._layers, self._pools = len(spec["layers"]), len(spec["pools"])
-        self._frame_layers = len(spec["frame_layers"])
+        self._dtype = np.dtype(spec.dtype)
+        self._layers, self._pools = len(fingerprint.layers), len(spec.pools)
+        self._frame_layers = len(spec.frame_layers)
         self._files: OrderedDict[int, io.FileIO] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import StoreError
+from ..files import write_error, write_json
 from .catalog import INDEX, QUARANTINE, SHARDS, load_catalog, next_number, tombstone_path
-from .files import write_error, write_json
 from .ledger import FAILURES, MANIFEST, manifest, note_state, now
 from .verify import Problem, Verification
 

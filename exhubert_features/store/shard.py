@@ -17,9 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..errors import DamagedStore
+from ..errors import DamagedStore, UsageError
+from ..fingerprint import Fingerprint
 from ..records import ClipFeatures
-from ..spec import current_words
 from ..version import __version__
 
 FORMAT = "exhubert-features"
@@ -126,9 +126,8 @@ def checksum(*arrays: np.ndarray | None) -> int:
     return value
 
 
-def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What every shard says about itself, for any HDF5 tool."""
-    spec, model = fingerprint["spec"], fingerprint["model"]
     software = {"python": platform.python_version(), "exhubert-features": __version__}
     for name in ("torch", "numpy", "h5py"):
         with contextlib.suppress(metadata.PackageNotFoundError):  # stores open without torch
@@ -137,24 +136,24 @@ def attributes(fingerprint: Mapping[str, Any], provenance: Mapping[str, Any]) ->
         "format": FORMAT,
         "version": VERSION,
         "readme": _README,
-        "fingerprint": json.dumps(fingerprint, sort_keys=True),
+        "fingerprint": json.dumps(fingerprint.to_dict(), sort_keys=True),
         "provenance": json.dumps(provenance, sort_keys=True),
-        "layers": np.array(spec["layers"], dtype="<i8"),
-        "pools": list(spec["pools"]),
-        "frame_layers": np.array(spec["frame_layers"], dtype="<i8"),
-        "classes": list(model["classes"]),
+        "layers": np.array(fingerprint.layers, dtype="<i8"),
+        "pools": list(fingerprint.spec.pools),
+        "frame_layers": np.array(fingerprint.spec.frame_layers, dtype="<i8"),
+        "classes": list(fingerprint.model.classes),
         "software": json.dumps(software),
         "machine": platform.machine(),
     }
 
 
-def estimate_bytes(fingerprint: Mapping[str, Any], clips: int, frames: int) -> int:
+def estimate_bytes(fingerprint: Fingerprint, clips: int, frames: int) -> int:
     """About how many bytes a store will take for so many rows and frames (at 50 a second)."""
-    spec, model = fingerprint["spec"], fingerprint["model"]
-    value = np.dtype(spec["dtype"]).itemsize * model["hidden_size"]
-    pooled = len(spec["layers"]) * len(spec["pools"]) * value
-    logits = 4 * len(model["classes"]) if spec["logits"] else 0
-    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec["frame_layers"]) * value
+    spec, model = fingerprint.spec, fingerprint.model
+    value = np.dtype(spec.dtype).itemsize * model.hidden_size
+    pooled = len(fingerprint.layers) * len(spec.pools) * value
+    logits = 4 * len(model.classes) if spec.logits else 0
+    return clips * (pooled + logits + COLUMN_BYTES) + frames * len(spec.frame_layers) * value
 
 
 def encode(rows: ShardRows, described: Mapping[str, Any]) -> memoryview:
@@ -176,7 +175,21 @@ def describe(path: Path) -> dict[str, Any]:
     """``fingerprint`` and ``provenance`` of a shard whose bytes were checked."""
     with h5py.File(path, "r", locking=False) as file:
         found = {name: json.loads(file.attrs[name]) for name in ("fingerprint", "provenance")}
-    return {**found, "fingerprint": current_words(found["fingerprint"])}
+    return {**found, "fingerprint": read_fingerprint(path, found["fingerprint"])}
+
+
+def read_fingerprint(path: Path, data: Any) -> Fingerprint:
+    """The fingerprint in a file of a store.
+
+    Raises
+    ------
+    DamagedStore
+        When it is none.
+    """
+    try:
+        return Fingerprint.from_dict(data)
+    except UsageError as error:
+        raise DamagedStore(f"{path}: {error}", remedy=_REPAIR) from error
 
 
 def write_columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
+from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .catalog import load_catalog
@@ -55,7 +56,7 @@ class FeatureStore:
         else:
             manifest = read_manifest(self.path)
             self._catalog = load_catalog(self.path)
-        self.fingerprint: dict[str, Any] = manifest["fingerprint"]
+        self.fingerprint: Fingerprint = manifest["fingerprint"]
         self.provenance: dict[str, Any] = manifest["provenance"]
         self._reader = ShardReader(self.path, self._catalog, self.fingerprint)
 
@@ -64,7 +65,7 @@ class FeatureStore:
         path: str | Path,
         source: Extraction | Iterable[ClipFeatures | ClipFailure],
         *,
-        fingerprint: Mapping[str, Any] | None = None,
+        fingerprint: Fingerprint | None = None,
         shard_bytes: int = SHARD_BYTES,
         shard_clips: int = SHARD_CLIPS,
         shard_seconds: float = SHARD_SECONDS,
@@ -114,27 +115,27 @@ class FeatureStore:
     @property
     def layers(self) -> tuple[int, ...]:
         """Hidden-state ids that are stored pooled."""
-        return tuple(self.fingerprint["spec"]["layers"])
+        return self.fingerprint.layers
 
     @property
     def frame_layers(self) -> tuple[int, ...]:
         """Hidden-state ids that are stored frame by frame."""
-        return tuple(self.fingerprint["spec"]["frame_layers"])
+        return self.fingerprint.spec.frame_layers
 
     @property
     def pools(self) -> tuple[str, ...]:
         """Poolings that are stored."""
-        return tuple(self.fingerprint["spec"]["pools"])
+        return self.fingerprint.spec.pools
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names of the logits, in their order."""
-        return tuple(self.fingerprint["model"]["classes"])
+        return self.fingerprint.model.classes
 
     @property
     def has_logits(self) -> bool:
         """Whether class scores are stored: asked for, and the model has a classifier."""
-        return bool(self.fingerprint["spec"]["logits"] and self.classes)
+        return self.fingerprint.has_logits
 
     @property
     def failures(self) -> tuple[StoredFailure, ...]:
@@ -257,8 +258,8 @@ class FeatureStore:
     def matrix(self, *, layer: int, pool: str = "mean") -> np.ndarray:
         """One layer of all rows, (N, D), in the order of :attr:`ids`."""
         position = self.position(layer, pool)
-        width = self.fingerprint["model"]["hidden_size"]
-        out = np.empty((len(self), width), self.fingerprint["spec"]["dtype"])
+        width = self.fingerprint.model.hidden_size
+        out = np.empty((len(self), width), self.fingerprint.spec.dtype)
         for shard, rows, where in self._live_rows():
             out[where] = self._reader.vectors(shard, rows, position)
         return out
@@ -334,7 +335,7 @@ class FeatureStore:
             yield shard, rows.tolist(), slice(start, stop)
 
     def _stored_layer(self, layer: int, stored: tuple[int, ...], what: str) -> int:
-        (wanted,) = resolve_layers([layer], self.fingerprint["model"]["num_states"])
+        (wanted,) = resolve_layers([layer], self.fingerprint.model.num_states)
         if wanted not in stored:
             raise StoreError(
                 f"{self.path} holds no {what} of layer {layer}",

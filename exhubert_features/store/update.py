@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..errors import StoreError
+from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from .ledger import write_plan
 from .writer import SHARD_BYTES, SHARD_CLIPS, SHARD_SECONDS, Result, Writer
@@ -23,7 +24,7 @@ class Extraction(Protocol):
     """What the store needs to know of an extraction."""
 
     @property
-    def fingerprint(self) -> Mapping[str, Any]: ...
+    def fingerprint(self) -> Fingerprint: ...
     @property
     def clips(self) -> Sequence[PlannedClip]: ...
     @property
@@ -46,7 +47,7 @@ def write_store(
     path: Path,
     source: Extraction | Iterable[ClipFeatures | ClipFailure],
     *,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Fingerprint | None = None,
     shard_bytes: int = SHARD_BYTES,
     shard_clips: int = SHARD_CLIPS,
     shard_seconds: float = SHARD_SECONDS,
@@ -58,7 +59,7 @@ def write_store(
     if fingerprint is None:
         raise StoreError(
             "rows without a fingerprint cannot be stored",
-            remedy="Pass fingerprint=spec.fingerprint(spec, encoder.identity)",
+            remedy="Pass fingerprint=Fingerprint(model=encoder.identity, spec=spec)",
         )
     report = on_progress or (lambda progress: None)
     with Writer(

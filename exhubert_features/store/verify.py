@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
+from ..files import read_json
+from ..fingerprint import Fingerprint
 from .catalog import (
     INDEX,
     SHARDS,
@@ -24,7 +26,6 @@ from .catalog import (
     shard_path,
     tombstones,
 )
-from .files import canonical, read_json
 from .ledger import (
     FAILURES,
     MANIFEST,
@@ -136,21 +137,19 @@ def _verify_packed(path: Path, deep: bool) -> Verification:
     )
 
 
-def _check_shard(
-    store: Path, table: ShardTable, fingerprint: Mapping[str, Any], deep: bool
-) -> None:
+def _check_shard(store: Path, table: ShardTable, fingerprint: Fingerprint, deep: bool) -> None:
     """Layout and, if ``deep``, the numbers of a shard whose bytes are as they were written."""
     place = table.place
     path = shard_path(store, place.number)
-    if canonical(describe(path)["fingerprint"]) != canonical(fingerprint):
+    if describe(path)["fingerprint"].difference(fingerprint):
         raise DamagedStore(f"{path} is of another fingerprint than the store")
     counts = {len(table.text[name]) for name in TEXT} | {len(table.numbers[n]) for n in NUMBERS}
     if counts != {place.rows}:
         raise DamagedStore(f"{path} has columns of {sorted(counts)} rows")
-    spec = fingerprint["spec"]
+    spec = fingerprint.spec
     with h5py.File(path, "r", locking=False) as file:
-        pooled = (place.rows, len(spec["layers"]), len(spec["pools"]), place.width)
-        if file["pooled"].shape != pooled or file["pooled"].dtype != spec["dtype"]:
+        pooled = (place.rows, len(fingerprint.layers), len(spec.pools), place.width)
+        if file["pooled"].shape != pooled or file["pooled"].dtype != spec.dtype:
             raise DamagedStore(f"{path} has pooled {file['pooled'].shape}, expected {pooled}")
     ends = table.numbers["frame_end"]
     if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if place.rows else 0) != place.frames:
@@ -159,7 +158,7 @@ def _check_shard(
         _check_numbers(store, table, fingerprint)
 
 
-def _check_numbers(store: Path, table: ShardTable, fingerprint: Mapping[str, Any]) -> None:
+def _check_numbers(store: Path, table: ShardTable, fingerprint: Fingerprint) -> None:
     path = shard_path(store, table.place.number)
     reader = ShardReader(store, join_tables([table]), fingerprint)
     for _, block in reader.blocks(0):

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import StoreError, UsageError
+from ..files import publish
+from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from .catalog import (
     Catalog,
@@ -18,7 +20,6 @@ from .catalog import (
     read_table,
     shard_path,
 )
-from .files import publish
 from .fitness import Fitness, refuse
 from .ledger import create_store, note_state, read_failures, write_failure
 from .shard import ShardRows, attributes, encode, gather
@@ -42,7 +43,7 @@ class Writer:
     def __init__(
         self,
         store: Path,
-        fingerprint: Mapping[str, Any],
+        fingerprint: Fingerprint,
         *,
         provenance: Mapping[str, Any] | None = None,
         shard_bytes: int = SHARD_BYTES,

@@ -20,11 +20,11 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import provides, takes
 
-from exhubert_features import FeatureStore
-from exhubert_features.evaluation import failed_rows, join_labels, read_table, store_rows
+from exhubert_features import FeatureStore, LabelOptions
+from exhubert_features.evaluation import Labels
+from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.heads import FeatureReader, HeadConfig, build_head, save_head
-from exhubert_features.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.spec import parse_layers, resolve_layers
 
 
@@ -76,15 +76,14 @@ def read_hparams(path, overrides):
 
 def read_labels(store, hparams):
     """Rows of the store with their labels and speakers."""
-    return join_labels(
-        store_rows(store),
-        read_table(hparams["labels"]) if hparams["labels"] else None,
+    options = LabelOptions(task="classification", drop_unlabelled=hparams["drop_unlabelled"])
+    return Labels.from_store(
+        store,
         target=hparams["target"],
         group=hparams["group"],
+        labels=hparams["labels"] or None,
         split=hparams["split"],
-        task="classification",
-        failed=failed_rows(store),
-        drop_unlabelled=hparams["drop_unlabelled"],
+        options=options,
     )
 
 
@@ -119,14 +118,14 @@ def make_head(store, labels, hparams):
     """The head of the YAML's kind for the features of this store."""
     stored = store.layers if hparams["pools"] else store.frame_layers
     choice = str(hparams["layers"])
-    states = store.fingerprint["model"]["num_states"]
+    states = store.fingerprint.model.num_states
     config = HeadConfig(
         kind=hparams["kind"],
         target=hparams["target"],
         classes=labels.classes,
         layers=stored if choice == "all" else resolve_layers(parse_layers(choice), states),
         pools=tuple(hparams["pools"]),
-        width=store.fingerprint["model"]["hidden_size"],
+        width=store.fingerprint.model.hidden_size,
         hidden=hparams["hidden"],
         dropout=hparams["dropout"],
     )

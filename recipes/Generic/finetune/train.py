@@ -25,9 +25,9 @@ from exhubert_features.audio import read_audio
 from exhubert_features.checkpoint import save_checkpoint
 from exhubert_features.errors import AudioError
 from exhubert_features.evaluation import join_labels
+from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.extraction.sources import plan_clips
-from exhubert_features.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.spec import SAMPLE_RATE
 
 

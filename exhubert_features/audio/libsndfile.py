@@ -1,0 +1,151 @@
+"""The formats libsndfile reads (wav, flac, ogg, mp3, ...), opened by content."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from .checks import check_rate
+from .mpeg import MpegStream, read_at, scan_mpeg
+from .recording import BLOCK_VALUES, Recording, after, truncated
+from .truncation import missing_data
+
+STRETCH = 64  # more than the ratio of the largest bit rate of an mp3 to the smallest
+TAG_BYTES = 128  # of an ID3 tag of version 1, which stands at the end
+
+
+@contextmanager
+def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
+    """Open a file whose header can be believed."""
+    os.lseek(raw.fileno(), 0, os.SEEK_SET)
+    # By descriptor: libsndfile then cannot go by a misleading file name.
+    with soundfile.SoundFile(raw.fileno(), closefd=False) as audio:
+        check_rate(path, audio.samplerate)
+        missing = missing_data(Path(path), audio.format, audio.extra_info)
+        if missing:
+            raise truncated(path, missing)
+        if not audio.subtype.startswith("MPEG"):  # mp3 and mp2, also inside a wav
+            yield _recording(path, audio)
+            return
+    stream = scan_mpeg(raw)
+    if stream.damage:
+        raise truncated(path, stream.damage)
+    content = JoinedRuns(raw, stream.runs, 1 if stream.trimmed else STRETCH)
+    with soundfile.SoundFile(content) as audio:
+        yield _mpeg_recording(path, audio, stream, content)
+
+
+class JoinedRuns:
+    """Parts of a file put together, that say they are longer than they are.
+
+    libsndfile reads an mp3 no further than to the length that its decoder guesses from the
+    size of the file; told one that is far too large, it reads to the real end.
+
+    Parameters
+    ----------
+    raw
+        The file.
+    runs
+        Its bytes that are there, half-open.
+    stretch
+        How many times their length to claim.
+
+    Attributes
+    ----------
+    error
+        What went wrong in reading: libsndfile would take it for the end.
+    """
+
+    def __init__(self, raw: BinaryIO, runs: tuple[tuple[int, int], ...], stretch: int) -> None:
+        self._raw, self._runs = raw, runs
+        self._ends = list(accumulate(stop - start for start, stop in runs))
+        self._size = self._ends[-1] if runs else 0
+        self._claimed = self._size * stretch
+        self._place = 0
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; the end is where it is claimed to be."""
+        bases = {os.SEEK_CUR: self._place, os.SEEK_END: self._claimed}
+        self._place = max(0, bases.get(whence, 0) + offset)
+        return self._place
+
+    def tell(self) -> int:
+        """Say where the next byte comes from."""
+        return self._place
+
+    def read(self, count: int) -> bytes:
+        """Read up to ``count`` bytes, none after the real end."""
+        if self._place >= self._size:
+            # The decoder looks for a tag where it takes the end to be, and insists on bytes.
+            in_tail = self._place >= self._claimed - TAG_BYTES
+            return bytes(min(count, max(0, self._claimed - self._place))) if in_tail else b""
+        parts = []
+        try:
+            while count > 0 and self._place < self._size:
+                index = bisect_right(self._ends, self._place)
+                left = self._ends[index] - self._place
+                part = read_at(self._raw, self._runs[index][1] - left, min(count, left))
+                if not part:
+                    break
+                parts.append(part)
+                self._place += len(part)
+                count -= len(part)
+        except OSError as error:
+            self.error = error
+        return b"".join(parts)
+
+
+def _recording(path: str, audio: soundfile.SoundFile) -> Recording:
+    def decode(start: int, stop: int) -> Iterator[np.ndarray]:
+        begin = start if audio.seekable() else 0
+        return after(start - begin, _blocks(path, audio, begin, stop))
+
+    return Recording(
+        path=path,
+        rate=audio.samplerate,
+        channels=audio.channels,
+        frames=audio.frames,
+        decode=decode,
+    )
+
+
+def _mpeg_recording(
+    path: str, audio: soundfile.SoundFile, stream: MpegStream, content: JoinedRuns
+) -> Recording:
+    counted = None if stream.frames is None else stream.frames * stream.samples
+    frames = audio.frames if stream.trimmed else counted
+
+    def decode(start: int, stop: int) -> Iterator[np.ndarray]:
+        # From the beginning: seeking starts the decoder cold, so its first samples would differ.
+        yield from after(start, _blocks(path, audio, 0, stop))
+        if content.error:
+            raise content.error
+
+    return Recording(
+        path=path, rate=audio.samplerate, channels=audio.channels, frames=frames, decode=decode
+    )
+
+
+def _blocks(path: str, audio: soundfile.SoundFile, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Samples [start, stop), fewer where the file ends before: (n, channels) float32."""
+    size = max(1, BLOCK_VALUES // audio.channels)
+    try:
+        if audio.tell() != start:
+            audio.seek(start)
+        for place in range(start, stop, size):
+            wanted = min(stop - place, size)
+            block = audio.read(wanted, dtype="float32", always_2d=True)
+            yield block
+            if len(block) < wanted:
+                break
+    except soundfile.LibsndfileError as error:
+        raise truncated(path, f"decoding stops ({error.error_string.rstrip('.')})") from error

@@ -1,0 +1,113 @@
+"""How much memory a clip may take, known before it is decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import AudioError
+from ..spec import SAMPLE_RATE
+
+SHARE = 2  # a clip may take one half: the windows of it and the states take their part
+FALLBACK = 4 << 30  # bytes, where the system does not say what is free
+SAMPLE_BYTES = 4
+UNLIMITED = 1 << 60  # bytes; cgroups write "no limit" as some number beyond
+# Of a container: what it may take, what it has taken, for the two versions there are.
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def memory_limit() -> int:
+    """Bytes that the samples of one clip may take: half of what is free to this process."""
+    free = (_free_in_machine(), _free_in_container(), _free_by_ulimit())
+    known = [amount for amount in free if amount is not None]
+    return max(0, min(known)) // SHARE if known else FALLBACK
+
+
+def check_memory(name: str, samples: int, limit: int) -> None:
+    """Refuse a clip of more samples at 16 kHz than fit into ``limit`` bytes."""
+    if samples * SAMPLE_BYTES > limit:
+        raise AudioError(
+            f"{name} has {samples / SAMPLE_RATE / 60:.0f} minutes of audio or more, which take "
+            f"{samples * SAMPLE_BYTES / 1e6:.0f} MB of memory",
+            expected=f"at most {limit / 1e6:.0f} MB for one clip",
+            remedy="Cut it into parts with start and end columns in a manifest",
+            kind="memory",
+        )
+
+
+def collect(name: str, blocks: Iterable[np.ndarray], samples: int | None, limit: int) -> np.ndarray:
+    """Put (n,) float32 blocks together, never taking more than ``limit`` bytes.
+
+    Parameters
+    ----------
+    name
+        The clip, for the error.
+    blocks
+        Its samples at 16 kHz.
+    samples
+        How many they will be; None where only the last block tells.
+    limit
+        Bytes for the result.
+    """
+    if samples is None:
+        return _collect_unknown(name, blocks, limit)
+    check_memory(name, samples, limit)
+    wave = np.empty(samples, np.float32)
+    place = 0
+    for block in blocks:
+        wave[place : place + len(block)] = block
+        place += len(block)
+    return wave[:place]
+
+
+def _collect_unknown(name: str, blocks: Iterable[np.ndarray], limit: int) -> np.ndarray:
+    parts: list[np.ndarray] = []
+    samples = 0
+    for block in blocks:
+        samples += len(block)
+        check_memory(name, samples, limit // 2)  # the parts, and what they are put together to
+        parts.append(block)
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _free_in_machine() -> int | None:
+    free = re.search(r"^MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"), re.M)
+    return int(free[1]) * 1024 if free else None
+
+
+def _free_in_container() -> int | None:
+    for limit_file, taken_file in CGROUPS:
+        limit, taken = _text(limit_file).strip(), _text(taken_file).strip()
+        if limit.isdigit() and taken.isdigit() and int(limit) < UNLIMITED:
+            return int(limit) - int(taken)
+    return None
+
+
+def _free_by_ulimit() -> int | None:
+    """What ``ulimit -v`` leaves; it counts address space and not memory."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _text("/proc/self/statm").split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return limit - int(pages[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,218 @@
+"""Figures of merit with 95 % intervals over speakers, and the words and warnings to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..errors import UsageError
+from .jackknife import (
+    Units,
+    coefficient_interval,
+    confusion_units,
+    error_interval,
+    jackknife,
+    keeping_classes,
+    moment_units,
+    of_one_group,
+    share_interval,
+)
+from .metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    Interval,
+    Statistic,
+    class_recalls,
+    validate_classes,
+    validate_values,
+)
+
+LEAST_GROUPS = 5  # below this no p-value can be small, and intervals are too wide to decide much
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What is left out one at a time: groups, or clips where there are no two groups."""
+
+    unit: Literal["group", "clip"]
+    count: int
+
+
+def basis_of(groups: np.ndarray | None, clips: int) -> Basis:
+    """What intervals rest on: clips where no group, one, or a group for each clip is known."""
+    _, found = unit_index(groups, clips)
+    return found
+
+
+def unit_index(groups: np.ndarray | None, clips: int) -> tuple[np.ndarray, Basis]:
+    """Number (N,) of the unit of each clip, in the order of the groups' names."""
+    if groups is not None:
+        if groups.shape != (clips,):
+            raise UsageError(f"groups have shape {groups.shape}", expected=f"({clips},)")
+        names, index = np.unique(groups, return_inverse=True)
+        if 1 < len(names) < clips:
+            return index, Basis(unit="group", count=len(names))
+    return np.arange(clips), Basis(unit="clip", count=clips)
+
+
+def classification_figures(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    groups: np.ndarray | None,
+    classes: Sequence[str],
+    retraining: float = 0.0,
+) -> dict[str, Interval]:
+    """``uar`` first, then accuracy, macro_f1 and ``recall <class>`` of each class present.
+
+    Parameters
+    ----------
+    truth, prediction
+        (N,) class indices.
+    groups
+        (N,) speaker (or session) of each clip; None where unknown. A class that a single group
+        has is counted by clips, which ``group_warnings`` says.
+    classes
+        Their names, in the order of the indices.
+    retraining
+        0 for intervals that take the trained models as given; ``retraining_share`` for wider
+        ones, of what training anew on other speakers would give.
+    """
+    count = len(classes)
+    validate_classes(truth, prediction, count)
+    index, found = unit_index(groups, len(truth))
+    clips = np.full(len(truth), found.unit == "clip")
+    alone = clips | of_one_group(truth, index, count)
+    by_group, by_class = (
+        confusion_units(truth, prediction[None], count, index, apart) for apart in (clips, alone)
+    )
+    everything = Units(by_group.sums[:, 0], by_group.counts, by_group.sizes.sum(1, keepdims=True))
+    by_class = Units(by_class.sums[:, 0], by_class.counts, by_class.sizes)
+    whole = by_class.total()
+    figures = {}
+    for name, statistic in CLASSIFICATION.items():
+        if name == "accuracy":
+            spread = jackknife(everything, statistic)
+        else:
+            spread = jackknife(by_class, keeping_classes(statistic, whole))
+        figures[name] = share_interval(spread, retraining)
+    for position in np.flatnonzero(whole.sum(axis=-1)).tolist():
+        of_class = Units(by_class.sums, by_class.counts, by_class.sizes[:, [position]])
+        spread = jackknife(of_class, keeping_classes(_recall(position), whole))
+        figures[f"recall {classes[position]}"] = share_interval(spread, retraining)
+    return figures
+
+
+def _recall(position: int) -> Statistic:
+    return lambda confusion: class_recalls(confusion)[..., position]
+
+
+def regression_figures(
+    truth: np.ndarray, prediction: np.ndarray, *, groups: np.ndarray | None, retraining: float = 0.0
+) -> dict[str, Interval]:
+    """``ccc`` first, then pearson and mae, of (N,) values; the rest as for classes."""
+    validate_values(truth, prediction)
+    index, _ = unit_index(groups, len(truth))
+    truth, prediction = truth.astype(float), prediction.astype(float)
+    units = moment_units(truth, prediction[None], index)
+    units = Units(units.sums[:, 0], units.counts, units.sizes)
+    largest = float(np.ptp(np.concatenate([truth, prediction])))
+    figures = {}
+    for name, statistic in REGRESSION.items():
+        spread = jackknife(units, statistic)
+        if name == "mae":
+            figures[name] = error_interval(spread, retraining, largest)
+        else:
+            figures[name] = coefficient_interval(spread, retraining)
+    return figures
+
+
+def retraining_share(train: Sequence[int], test: Sequence[int]) -> float:
+    """How much training anew adds to the variance of a score of folds, as a share of it.
+
+    Scores of folds go together, since their training parts overlap, and one run of the folds
+    cannot show how much. Nadeau and Bengio (2003) take the tested per trained clips of all
+    folds: 1.25 for five folds, which makes intervals half as wide again.
+
+    Parameters
+    ----------
+    train, test
+        Clips of each fold.
+    """
+    return float(sum(tested / trained for trained, tested in zip(train, test, strict=True)))
+
+
+def interval_words(found: Basis, *, group: str = "speaker", retraining: float = 0.0) -> str:
+    """How the intervals came about and what they are conditional on, for the report.
+
+    Parameters
+    ----------
+    found
+        From ``basis_of``.
+    group
+        What a group is: "speaker", "session".
+    retraining
+        As given to the figures.
+    """
+    if found.unit == "clip":
+        sample = f"the {found.count} clips, as if these were independent"
+    else:
+        sample = f"the {found.count} {group} groups, since clips of one are not independent"
+    words = f"95 % intervals: a jackknife over {sample}, with t quantiles on Wilson's scale. "
+    if retraining:
+        return words + (
+            "They are of training and testing on other data of this size: the variance is "
+            f"multiplied by {1 + retraining:.2f} for training anew (Nadeau and Bengio 2003), an "
+            "approximation that tends to be too wide."
+        )
+    return words + (
+        "They are conditional on these trained models: they say how the figures vary with the "
+        "data tested, and not how they vary when models are trained anew."
+    )
+
+
+def group_warnings(
+    groups: np.ndarray | None,
+    truth: np.ndarray,
+    *,
+    classes: Sequence[str] = (),
+    group: str = "speaker",
+) -> list[str]:
+    """Sentences to print where few groups, or few groups with some class, carry an interval.
+
+    Parameters
+    ----------
+    groups, truth
+        (N,) each, as for the figures.
+    classes
+        Their names, in the order of the indices; empty for regression.
+    group
+        What a group is: "speaker", "session".
+    """
+    index, found = unit_index(groups, len(truth))
+    if found.unit == "clip":
+        lone = groups is not None and len(np.unique(groups)) == 1
+        known = f"Only one {group} was tested" if lone else f"No {group}s were given"
+        return [f"{known}: intervals treat clips as independent and say nothing of other {group}s"]
+    notes = []
+    if found.count < LEAST_GROUPS:
+        notes.append(
+            f"Only {found.count} {group} groups were tested: intervals are wide, rest on the "
+            f"assumption that other {group}s differ as these do, and no p-value is given"
+        )
+    if classes:
+        held = np.unique(np.stack([truth, index]), axis=1)[0]
+        for position, count in enumerate(np.bincount(held).tolist()):
+            if 0 < count < min(LEAST_GROUPS, found.count):
+                notes.append(_rare_class(classes[position], count, found.count, group))
+    return notes
+
+
+def _rare_class(name: str, count: int, of: int, group: str) -> str:
+    start = f"Clips of class {name} come from {count} of {of} {group} groups"
+    if count == 1:
+        return f"{start}: its intervals treat them as independent and say nothing of other {group}s"
+    return f"{start}: the interval of its recall is wide and that of UAR leans on few"
