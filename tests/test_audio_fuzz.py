@@ -13,7 +13,6 @@ from exhubert_features import audio
 from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import load_encoder
 from exhubert_features.errors import AudioError
-from exhubert_features.extraction import extract
 from exhubert_features.records import ClipFailure, ClipFeatures
 from exhubert_features.spec import ExtractionSpec
 
@@ -139,7 +138,7 @@ def test_every_mutant_becomes_a_feature_or_a_named_failure(tmp_path: Path) -> No
     write_mutants(folder, MUTANTS)
     model = write_random_checkpoint(tmp_path / "model", layers=2)
     spec = ExtractionSpec(preprocess="masked")
-    rows = list(extract(folder, load_encoder(model, device="cpu"), spec))
+    rows = list(load_encoder(model, device="cpu").extract(folder, spec=spec))
     assert sorted(row.id for row in rows) == sorted(path.name for path in folder.iterdir())
     features = [row for row in rows if isinstance(row, ClipFeatures)]
     failures = [row for row in rows if isinstance(row, ClipFailure)]

@@ -41,7 +41,7 @@ def test_probe_writes_a_report(
     command += ["--group", "actor", "-o", str(tmp_path / "out")]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "UAR" in printed and "best layer: 3" in printed
+    assert "UAR" in printed and "layers chosen: 3 in 5 folds" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["uar"] > 0.8
     assert len(report["layer_curve"]["layers"]) == 5
@@ -74,14 +74,14 @@ def test_train_then_evaluate(
     assert main([*evaluate, "--against", str(weak)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["difference"]["low"] > 0 and result["p_value"] < 0.05
-    assert json.loads((tmp_path / "cross" / "report.json").read_text())["comparison"]
+    assert json.loads((tmp_path / "cross" / "report.json").read_text())["comparisons"]
 
 
 def test_epochs_that_ended_too_soon_are_named(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", str(store), "--target", "emotion", "--head", "mlp", "--layers", "3"]
-    assert main([*command, "--epochs", "1", "--folds", "2", "-o", str(tmp_path)]) == 0
+    assert main([*command, "--epochs", "1", "--folds", "2", "-o", str(tmp_path / "head")]) == 0
     assert "In 2 of 2 folds the last of 1 epochs was the best" in capsys.readouterr().out
 
 
@@ -104,7 +104,7 @@ def test_regression_from_the_command_line(
         (["--target", "emotion", "--layers", "99"], 2, "between -5 and 4"),
         (["--target", "emotion", "--pool", "max"], 1, "'max'"),
         (["--target", "emotion", "--split", "random", "--split-column", "speaker"], 2, "exclude"),
-        (["--target", "emotion", "--labels", "absent.csv"], 1, "cannot read labels"),
+        (["--target", "emotion", "--labels", "absent.csv"], 2, "cannot be read"),
     ],
 )
 def test_mistakes_end_with_a_sentence(

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import LabelError
 from ..evaluation import Labels
+from .labelled import LabelledFeatures
 from .modules import Head
-
-if TYPE_CHECKING:
-    from .fitting import Features, FitOptions
+from .options import FitOptions
 
 LAYER_WEIGHT_RATE = 10
 
 
 def train(
     head: Head,
-    features: Features,
+    features: LabelledFeatures,
     labels: Labels,
     rows: np.ndarray,
     epochs: int,
@@ -35,7 +32,7 @@ def train(
 
 def train_until_worse(
     head: Head,
-    features: Features,
+    features: LabelledFeatures,
     labels: Labels,
     rows: np.ndarray,
     held: np.ndarray,
@@ -66,7 +63,7 @@ class Descent:
     def __init__(
         self,
         head: Head,
-        features: Features,
+        features: LabelledFeatures,
         labels: Labels,
         rows: np.ndarray,
         options: FitOptions,

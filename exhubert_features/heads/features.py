@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import FingerprintMismatch, UsageError
 from ..fingerprint import Fingerprint
 
-Kind = Literal["linear", "mlp", "weighted", "attention"]
+Kind = Literal["linear", "discriminant", "mlp", "weighted", "attention"]
 
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
 # and what else was stored.

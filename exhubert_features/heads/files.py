@@ -61,6 +61,16 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
     return folder / CARD
 
 
+def refuse_existing(directory: str | Path) -> None:
+    """Raise UsageError where a folder already holds a head, which writing would replace."""
+    if (Path(directory) / CARD).exists():
+        raise UsageError(
+            f"{directory} already holds a head",
+            expected="a new folder",
+            remedy="--force (force=True) replaces that head",
+        )
+
+
 def load_head(path: str | Path) -> Head:
     """A head in eval mode from its folder or its ``head.json``.
 

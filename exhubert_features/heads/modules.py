@@ -213,6 +213,7 @@ class AttentionHead(Head):
 
 HEADS: dict[Kind, type[Head]] = {
     "linear": LinearHead,
+    "discriminant": LinearHead,
     "mlp": MLPHead,
     "weighted": WeightedHead,
     "attention": AttentionHead,

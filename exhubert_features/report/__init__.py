@@ -1,23 +1,31 @@
 """What an evaluation found, as a page, pictures and JSON."""
 
 from .content import (
+    CalibrationCurve,
+    GroupScore,
     HeadComparison,
     LayerCurve,
+    Mistake,
+    PartScore,
     Report,
     comparison_words,
-    group_scores,
     metric_name,
     plain,
+    setting_words,
 )
 from .writing import write_report
 
 __all__ = [
+    "CalibrationCurve",
+    "GroupScore",
     "HeadComparison",
     "LayerCurve",
+    "Mistake",
+    "PartScore",
     "Report",
     "comparison_words",
-    "group_scores",
     "metric_name",
     "plain",
+    "setting_words",
     "write_report",
 ]
