@@ -268,9 +268,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (
             rewrite(
                 folder,
-                lambda state: state.update(
-                    {"projector.weight": torch.ones(1).expand(10**9, 32)}
-                ),
+                lambda state: state.update({"projector.weight": torch.ones(1).expand(10**9, 32)}),
             ),
             set_config(folder, classifier_proj_size=10**9),
         ),
