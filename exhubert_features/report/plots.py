@@ -216,7 +216,7 @@ def draw_calibration(series: Mapping[str, CalibrationCurve]) -> Figure:
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for handle in upper.legend(loc="upper left", fontsize=8.5).legend_handles:
-        handle.set(markersize=5)  # type: ignore[union-attr]
+        handle.set(markersize=5)
     lower.set(xlabel="confidence in the predicted class", ylabel="clips")
     return figure
 
