@@ -94,7 +94,7 @@ class Inference:
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
-        self.device = choose_device(device)
+        self.device = _choose_device(device)
         self.precision = precision
         self.checkpoint = checkpoint
         if checkpoint is None:
@@ -289,7 +289,7 @@ def _join_rows(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def choose_device(device: str | torch.device) -> torch.device:
+def _choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"``; refuse CUDA where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -49,10 +49,10 @@ EXTRACT = (
 
 def run(options: argparse.Namespace) -> int:
     """Run one benchmark."""
-    return {"store": run_store, "extract": run_extract}[options.action](options)
+    return {"store": _run_store, "extract": _run_extract}[options.action](options)
 
 
-def run_store(options: argparse.Namespace) -> int:
+def _run_store(options: argparse.Namespace) -> int:
     """Measure the store."""
     import json
     import tempfile
@@ -90,7 +90,7 @@ def run_store(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_extract(options: argparse.Namespace) -> int:
+def _run_extract(options: argparse.Namespace) -> int:
     """Measure extraction."""
     import json
     import tempfile

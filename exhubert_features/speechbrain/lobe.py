@@ -209,7 +209,7 @@ class ExHuBERT(nn.Module):
 
     def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor | LobeOutput:
         """What :meth:`forward` does, with a graph even when the lobe is frozen."""
-        samples = absolute_lengths(wav, wav_lens)
+        samples = _absolute_lengths(wav, wav_lens)
         clips = split_waveforms(wav, samples)
         batch, seen = prepare(
             clips, self.preprocess if self.normalize_wav else "none", truncate=False
@@ -250,7 +250,7 @@ class ExHuBERT(nn.Module):
         load_trained(self.model, path, source=self.checkpoint.source)
 
 
-def absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
+def _absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
     """Samples (B,) out of SpeechBrain's relative lengths."""
     if wav.ndim != 2:
         raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
