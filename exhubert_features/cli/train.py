@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         head=options.head,
         layers=chosen_layers(options.layers, store),
         pools=options.pools.split(",") if options.pools else None,
+        per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
         fitting=FitOptions(
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         ),
         corpus=options.corpus,
         seed=options.seed,
+        repeats=options.repeats,
         on_progress=show_progress,
     )
     written = trained.save(

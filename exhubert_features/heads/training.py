@@ -13,13 +13,14 @@ from ..errors import UsageError
 from ..evaluation import Evaluation, LabelOptions, Labels, SplitOptions
 from ..evaluation.metrics import fit_temperature
 from ..evaluation.origin import origin_of
+from ..evaluation.outcome import Outcome
 from ..evaluation.outputs import CHOSEN_INSIDE, fold_temperature
-from ..evaluation.splits import Protocol, make_protocol
+from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..store import FeatureStore
 from .features import HeadConfig, Kind
 from .files import refuse_existing, save_head
 from .fitting import choose, fit, outputs_of
-from .labelled import LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures, open_store
 from .layerwise import Probe, layer_curve, run_probe
 from .memory import remember
 from .modules import Head
@@ -76,11 +77,13 @@ def train(
     head: Kind = "linear",
     layers: Sequence[int] | None = None,
     pools: Sequence[str] | None = None,
+    per_group: bool = False,
     joining: LabelOptions | None = None,
     splitting: SplitOptions | None = None,
     fitting: FitOptions | None = None,
     corpus: str | None = None,
     seed: int = 0,
+    repeats: int = 1,
     on_progress: Tell | None = None,
 ) -> Trained:
     """Cross-validate a head, then fit it on all labelled clips.
@@ -100,11 +103,16 @@ def train(
         Hidden-state ids to use instead, all together.
     pools
         Out of the store's; None is all of them.
+    per_group
+        Standardise the features of each speaker by itself: no labels, but several clips of
+        whoever is tested are needed.
     joining, splitting, fitting
         How labels reach clips, how clips are divided and how heads are fitted, where the
         defaults do not fit.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    repeats
+        Deal the folds so many times, with other seeds, to see how much that changes.
     on_progress
         Called with a word, steps done and steps in all.
 
@@ -121,8 +129,10 @@ def train(
     protocol = make_protocol(joined, splitting, seed=seed)
     options = replace(fitting or FitOptions(), seed=seed)
     return train_on(
-        store, joined, protocol, kind=head, layers=layers, pools=pools, options=options,
-        corpus=corpus, on_progress=on_progress,
+        store, joined, protocol, kind=head, layers=layers, pools=pools, per_group=per_group,
+        options=options,
+        corpus=corpus, others=other_dealings(joined, splitting, seed, repeats),
+        on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -134,23 +144,38 @@ def train_on(
     kind: Kind = "linear",
     layers: Sequence[int] | None = None,
     pools: Sequence[str] | None = None,
+    per_group: bool = False,
     options: FitOptions | None = None,
     corpus: str | None = None,
+    others: Sequence[Protocol] = (),
     on_progress: Tell | None = None,
 ) -> Trained:
-    """Train on labels and folds that are at hand already; see :func:`train`."""
+    """Train on labels and folds that are at hand already; see :func:`train`.
+
+    ``others`` are folds to be cross-validated as well, to see how much the score changes.
+    """
     options = options or FitOptions()
     config = _config(store, labels, kind, layers, pools, options)
+    config = replace(config, per_group=per_group)
     tell = on_progress or (lambda word, done, total: None)
-    found = None
-    if layers is None and kind in CHOOSING and len(config.layers) > 1:
-        found = run_probe(
-            store, labels, protocol, pool=config.pools[0],
+
+    def choosing(folds: Protocol) -> Probe | None:
+        if layers is not None or kind not in CHOOSING or len(config.layers) == 1:
+            return None
+        return run_probe(
+            store, labels, folds, pool=config.pools[0], per_group=per_group,
             on_progress=lambda done, total: tell("probing layers", done, total),
         )  # fmt: skip
+
+    def score(folds: Protocol) -> float:
+        outputs, *_ = _cross_validate(store, labels, folds, config, choosing(folds), options, tell)
+        return Outcome(labels=labels, protocol=folds, outputs=outputs).main.value
+
+    found = choosing(protocol)
     outputs, temperatures, chosen = _cross_validate(
         store, labels, protocol, config, found, options, tell
     )
+    repeats = tuple(score(folds) for folds in others)
     setting = agree(chosen)
     if found is not None:
         config = replace(config, layers=(setting["layer"],))
@@ -169,12 +194,13 @@ def train_on(
         temperatures=tuple(temperatures),
         temperature=float(head.temperature) if labels.classes else None,
         title=f"{kind} head: {labels.target}",
-        method=_describe(config, layer_chosen=found is not None),
+        method=_describe(config, layer_chosen=found is not None) + (PER_GROUP if per_group else ""),
         curve=curve,
         features=features.summary(everyone),
         notes=tuple(edge_warnings(chosen, options)),
         origin=origin_of(store, labels, corpus),
         seed=options.seed,
+        repeats=repeats,
     )
     head.fingerprint = store.fingerprint
     head.notes = _notes(evaluation, setting) | remember(labels)

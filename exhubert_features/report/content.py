@@ -129,6 +129,7 @@ class Report:
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
     comparisons: Sequence[HeadComparison] = ()
+    dealings: Sequence[float] = ()  # the main figure under each dealing of the folds
     map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
     # temperature (of the final head), ece, brier, and scaled fold by fold: ece_scaled,
     # brier_scaled
@@ -180,6 +181,17 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
         f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}: the difference "
         f"has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
     ).strip()
+
+
+def dealing_words(dealings: Sequence[float], metric: str) -> str:
+    """Say how much the score depends on how the folds were dealt; nothing for one dealing."""
+    if len(dealings) < 2:
+        return ""
+    return (
+        f"Over {len(dealings)} dealings of the folds, {metric_name(metric)} is "
+        f"{np.mean(dealings):.3f} on average, from {min(dealings):.3f} to {max(dealings):.3f} "
+        f"(standard deviation {np.std(dealings, ddof=1):.3f}): the interval does not hold this."
+    )
 
 
 def setting_words(chosen: Mapping[str, Any]) -> str:
