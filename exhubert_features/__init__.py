@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation as Evaluation
     from .evaluation import LabelOptions as LabelOptions
     from .evaluation import SplitOptions as SplitOptions
-    from .extraction import extract as extract
     from .heads import FitOptions as FitOptions
     from .heads import evaluate as evaluate
     from .heads import load_head as load_head
@@ -35,7 +34,6 @@ _HOME = {
     "EncoderOutput": "inference",
     "ExtractionSpec": "spec",
     "CLASSES": "spec",
-    "extract": "extraction",  # a module of the same name would hide the function
     "FeatureStore": "store",
     "StoreDataset": "dataset",
     "probe": "heads",

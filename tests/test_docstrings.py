@@ -39,7 +39,7 @@ def find(module: str, name: str) -> tuple[Source, Definition] | None:
 
 
 def methods(source: Source, node: ast.ClassDef) -> Iterator[Function]:
-    """What people call of a class, inherited ones too: public methods, ``__init__``, ``__call__``."""
+    """What people call of a class, inherited too: public methods, ``__init__``, ``__call__``."""
     for child in node.body:
         special = isinstance(child, FUNCTION) and child.name in ("__init__", "__call__")
         if isinstance(child, FUNCTION) and (special or not child.name.startswith("_")):

@@ -7,13 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import simulation
-from exhubert_features.metrics import CLASSIFICATION, Interval, Statistic
 
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation.comparison import compare
 from exhubert_features.evaluation.intervals import (
     Basis,
-    basis,
+    basis_of,
     classification_figures,
     group_warnings,
     interval_words,
@@ -21,6 +20,7 @@ from exhubert_features.evaluation.intervals import (
     retraining_share,
 )
 from exhubert_features.evaluation.jackknife import Units, jackknife
+from exhubert_features.evaluation.metrics import CLASSIFICATION, Interval, Statistic
 
 CLASSES = ("a", "b")
 
@@ -141,8 +141,8 @@ def test_a_class_of_one_speaker_varies_by_its_clips() -> None:
 @pytest.mark.parametrize("names", [None, np.zeros(60), np.arange(60)])
 def test_no_second_group_means_over_clips_and_says_so(names: np.ndarray | None) -> None:
     truth, guess, speakers = spoken([12, 14, 18], of=20)
-    assert basis(names, 60) == Basis(unit="clip", count=60)
-    assert basis(speakers, 60) == Basis(unit="group", count=3)
+    assert basis_of(names, 60) == Basis(unit="clip", count=60)
+    assert basis_of(speakers, 60) == Basis(unit="group", count=3)
     found = classification_figures(truth, guess, groups=names, classes=CLASSES)
     assert found == classification_figures(truth, guess, groups=None, classes=CLASSES)
     values = regression_figures(truth + guess * 0.5, guess * 1.0, groups=names)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from ..errors import UsageError
-from .intervals import FEW_GROUPS, Basis, unit_index
+from .intervals import LEAST_GROUPS, Basis, unit_index
 from .jackknife import (
     DUST,
     Spread,
@@ -88,7 +88,7 @@ def compare(
     spread = jackknife(*_differences(truth, pair, index, basis, metric, class_count))
     count = 1 if groups is not None and len(np.unique(groups)) == 1 else basis.count
     p_value = None
-    if count >= FEW_GROUPS:
+    if count >= LEAST_GROUPS:
         if retraining:
             p_value = _t_test(spread, retraining, count)
         else:
@@ -198,10 +198,10 @@ def _note(count: int, basis: Basis, retraining: float) -> str:
     units, smallest = f"{count} {basis.unit}s", 2.0 ** (1 - min(count, 50))
     if count == 1:
         return "No p-value: one group says nothing of others."
-    if count < FEW_GROUPS:
+    if count < LEAST_GROUPS:
         return (
             f"No p-value: even if neither were better, all {units} would favour the same one with "
-            f"a chance of {smallest:g}; at least {FEW_GROUPS} are needed."
+            f"a chance of {smallest:g}; at least {LEAST_GROUPS} are needed."
         )
     if retraining:
         return (

@@ -30,7 +30,7 @@ from .metrics import (
     validate_values,
 )
 
-FEW_GROUPS = 5  # below this no p-value can be small, and intervals are too wide to decide much
+LEAST_GROUPS = 5  # below this no p-value can be small, and intervals are too wide to decide much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Basis:
     count: int
 
 
-def basis(groups: np.ndarray | None, clips: int) -> Basis:
+def basis_of(groups: np.ndarray | None, clips: int) -> Basis:
     """What intervals rest on: clips where no group, one, or a group for each clip is known."""
     _, found = unit_index(groups, clips)
     return found
@@ -151,7 +151,7 @@ def interval_words(found: Basis, *, group: str = "speaker", retraining: float = 
     Parameters
     ----------
     found
-        From ``basis``.
+        From ``basis_of``.
     group
         What a group is: "speaker", "session".
     retraining
@@ -198,7 +198,7 @@ def group_warnings(
         known = f"Only one {group} was tested" if lone else f"No {group}s were given"
         return [f"{known}: intervals treat clips as independent and say nothing of other {group}s"]
     notes = []
-    if found.count < FEW_GROUPS:
+    if found.count < LEAST_GROUPS:
         notes.append(
             f"Only {found.count} {group} groups were tested: intervals are wide, rest on the "
             f"assumption that other {group}s differ as these do, and no p-value is given"
@@ -206,7 +206,7 @@ def group_warnings(
     if classes:
         held = np.unique(np.stack([truth, index]), axis=1)[0]
         for position, count in enumerate(np.bincount(held).tolist()):
-            if 0 < count < min(FEW_GROUPS, found.count):
+            if 0 < count < min(LEAST_GROUPS, found.count):
                 notes.append(_rare_class(classes[position], count, found.count, group))
     return notes
 

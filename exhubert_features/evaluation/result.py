@@ -21,7 +21,7 @@ from .content import (
     part_scores,
     principal_components,
 )
-from .intervals import basis, interval_words
+from .intervals import basis_of, interval_words
 from .metrics import confusion_matrix
 from .origin import Origin
 from .outcome import Outcome
@@ -122,7 +122,7 @@ class Evaluation(Outcome):
             metrics=self.figures,
             retrained=self.retrained,
             interval_words=interval_words(
-                basis(groups, len(tested)), group=tested.group or "speaker"
+                basis_of(groups, len(tested)), group=tested.group or "speaker"
             ),
             confusion=confusion_matrix(tested.values, self.prediction, len(tested.classes))
             if tested.classes
