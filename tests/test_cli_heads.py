@@ -73,7 +73,8 @@ def test_train_then_evaluate(
     capsys.readouterr()
     assert main([*evaluate, "--against", str(weak)]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["difference"]["low"] > 0 and result["p_value"] < 0.05
+    (comparison,) = result["comparisons"]
+    assert comparison["difference"]["low"] > 0 and comparison["p_value"] < 0.05
     assert json.loads((tmp_path / "cross" / "report.json").read_text())["comparisons"]
 
 
@@ -223,3 +224,26 @@ def test_scores_by_columns_and_test_sets_are_printed(
     ):
         assert expected in printed
     assert "no column speaker: taken from the store's own" in printed
+
+
+def test_baselines_go_through_the_same_folds(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [FeatureStore(store)[name] for name in FeatureStore(store).ids]
+    table = tmp_path / "functionals.csv"
+    lines = [
+        f"{row.file},0 days,{EMOTIONS.index(row.meta['emotion']) + 0.1},{n % 5},{row.id}x"
+        for n, row in enumerate(rows)
+    ]
+    table.write_text("\n".join(["file,start,known,noise,words", *lines]))
+    command = ["probe", str(store), "--target", "emotion", "--layers", "0", "-o", str(tmp_path)]
+    command += ["--baseline", str(table), "--baseline", "logits", "--json"]
+    assert main(command) == 0
+    known, logits = json.loads(capsys.readouterr().out)["comparisons"]
+    assert known["score"]["value"] == 1.0 and known["difference"]["high"] < 0
+    assert logits["score"]["value"] == pytest.approx(1 / 3)  # they are all zero there
+    page = (tmp_path / "report.html").read_text()
+    assert "functionals.csv (1.000)" in page and "own logits" in page
+    table.write_text("\n".join(["file,start,known,noise,words", *lines[1:]]))
+    assert main(command) == 1
+    assert "has no features for 1 clip (0-0-00)" in capsys.readouterr().err

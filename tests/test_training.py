@@ -328,3 +328,35 @@ def test_a_score_says_who_is_chosen_by_what_for_each_kind(
     np.testing.assert_allclose(discriminant.evaluation.outputs, found.outputs, atol=2e-2, rtol=2e-2)
     assert "differ on the same layer" not in discriminant.evaluation.method
     assert "differ on the same layer" in train_on(store, labels, protocol).evaluation.method
+
+
+def test_timid_values_are_stretched_to_the_truths_spread(tmp_path: Path) -> None:
+    """Least squares give CCC 2r^2 / (1 + r^2); spread as wide as the truth they give r."""
+    store = write_emotional_store(tmp_path / "store", speakers=10, clips=20)
+    labels = labels_of(store, "arousal")
+    noisy = np.random.default_rng(0).normal(size=len(labels)) * 1.7 + labels.values
+    labels = replace(labels, values=noisy)  # half of what is to be told is noise
+    found = train_on(store, labels, make_protocol(labels), layers=[BEST]).evaluation
+    pearson = found.figures["pearson"].value
+    assert 0.3 < pearson < 0.7
+    assert found.main.value == pytest.approx(pearson, abs=0.05)
+    assert found.main.value > 2 * pearson**2 / (1 + pearson**2) + 0.03
+    assert "stretched about their mean" in found.method
+    assert all(setting["stretch"] > 1.2 for setting in found.chosen)
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])
+def test_classes_may_count_as_often_as_they_occur(
+    store: FeatureStore, labels: Labels, kind: Kind
+) -> None:
+    rare = np.flatnonzero((labels.values != 2) | (np.arange(len(labels)) % 7 == 0))
+    few = labels.take(rare)
+    features = LabelledFeatures(store, few, config(kind, layers=(1,)))
+    said = {}
+    for prior in ("balanced", "corpus"):
+        options = replace(QUICK, prior=prior)  # type: ignore[arg-type]
+        setting = {"C": 0.01, "shrinkage": 0.4, "epochs": 10}
+        head = fit(features, few, np.arange(len(few)), setting, options)
+        outputs = outputs_of(head, features, np.arange(len(few)))
+        said[prior] = np.mean(outputs.argmax(axis=1) == 2)
+    assert said["balanced"] > said["corpus"]

@@ -79,6 +79,14 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="compare with a table of other features in the same folds, or with `logits`, the "
+        "encoder's own class scores; repeatable",
+    )
+    parser.add_argument(
         "--per-speaker",
         action="store_true",
         help="standardise the features of each speaker by itself, which needs several clips of "
@@ -185,8 +193,7 @@ def show_result(
         result["parts"] = evaluation.parts
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
-        for comparison in evaluation.comparisons:
-            result |= vars(comparison)
+        result["comparisons"] = evaluation.comparisons
         print(json.dumps(plain({**result, "report": str(written)}), indent=1))
         return
     print(

@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
+        baselines=options.baseline,
         corpus=options.corpus,
         seed=options.seed,
         repeats=options.repeats,

@@ -136,6 +136,23 @@ def probe_outcome(probe: Probe, labels: Labels, protocol: Protocol) -> Outcome:
     )
 
 
+def probe_matrix(features: np.ndarray, labels: Labels, protocol: Protocol) -> Outcome:
+    """Return what a probe on any features (N, D) of the labelled clips scores."""
+    outputs, inner_outputs, _, _, shrinkages = _probe_layer(
+        torch.from_numpy(features), labels, _Plan(labels, protocol)
+    )
+    return Outcome(
+        labels=labels,
+        protocol=protocol,
+        outputs=outputs,
+        temperatures=tuple(
+            fold_temperature(labels, fold, inner)
+            for fold, inner in zip(protocol.folds, inner_outputs, strict=True)
+        ),
+        chosen=tuple({"shrinkage": float(shrinkage)} for shrinkage in shrinkages),
+    )
+
+
 def layer_curve(probe: Probe, labels: Labels, protocol: Protocol) -> LayerCurve:
     """Return the score of every layer with its interval over speakers."""
     *figures, weighted = (

@@ -12,6 +12,7 @@ from ..evaluation.outputs import CHOSEN_INSIDE
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..evaluation.values import Task
 from ..store import FeatureStore
+from .baselines import compare_with_baselines
 from .labelled import PER_GROUP, open_store
 from .layerwise import Probe, layer_curve, probe_outcome, run_probe
 
@@ -30,6 +31,7 @@ def probe(
     per_group: bool = False,
     joining: LabelOptions | None = None,
     splitting: SplitOptions | None = None,
+    baselines: Sequence[str | Path] = (),
     corpus: str | None = None,
     seed: int = 0,
     repeats: int = 1,
@@ -56,6 +58,8 @@ def probe(
         whoever is tested are needed.
     joining, splitting
         How labels reach clips, and how clips are divided, where the defaults do not fit.
+    baselines
+        ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     repeats
@@ -87,7 +91,7 @@ def probe(
     outcome = probe_outcome(found, joined, protocol)
     others = other_dealings(joined, splitting, seed, repeats)
     curve = layer_curve(found, joined, protocol)
-    return Evaluation(
+    evaluation = Evaluation(
         labels=joined,
         protocol=protocol,
         outputs=outcome.outputs,
@@ -101,6 +105,7 @@ def probe(
         seed=seed,
         repeats=tuple(probe_outcome(run(folds), joined, folds).main.value for folds in others),
     )
+    return compare_with_baselines(evaluation, store, baselines)
 
 
 def _describe(task: Task) -> str:

@@ -17,6 +17,7 @@ from ..evaluation.outcome import Outcome
 from ..evaluation.outputs import CHOSEN_INSIDE, fold_temperature
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..store import FeatureStore
+from .baselines import compare_with_baselines
 from .features import HeadConfig, Kind
 from .files import refuse_existing, save_head
 from .fitting import choose, fit, outputs_of
@@ -81,6 +82,7 @@ def train(
     joining: LabelOptions | None = None,
     splitting: SplitOptions | None = None,
     fitting: FitOptions | None = None,
+    baselines: Sequence[str | Path] = (),
     corpus: str | None = None,
     seed: int = 0,
     repeats: int = 1,
@@ -109,6 +111,8 @@ def train(
     joining, splitting, fitting
         How labels reach clips, how clips are divided and how heads are fitted, where the
         defaults do not fit.
+    baselines
+        ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     repeats
@@ -128,12 +132,13 @@ def train(
     )
     protocol = make_protocol(joined, splitting, seed=seed)
     options = replace(fitting or FitOptions(), seed=seed)
-    return train_on(
+    trained = train_on(
         store, joined, protocol, kind=head, layers=layers, pools=pools, per_group=per_group,
-        options=options,
-        corpus=corpus, others=other_dealings(joined, splitting, seed, repeats),
-        on_progress=on_progress,
+        options=options, corpus=corpus, on_progress=on_progress,
+        others=other_dealings(joined, splitting, seed, repeats),
     )  # fmt: skip
+    evaluation = compare_with_baselines(trained.evaluation, store, baselines)
+    return replace(trained, evaluation=evaluation)
 
 
 def train_on(
@@ -194,7 +199,8 @@ def train_on(
         temperatures=tuple(temperatures),
         temperature=float(head.temperature) if labels.classes else None,
         title=f"{kind} head: {labels.target}",
-        method=_describe(config, layer_chosen=found is not None) + (PER_GROUP if per_group else ""),
+        method=_describe(config, options, layer_chosen=found is not None)
+        + (PER_GROUP if per_group else ""),
         curve=curve,
         features=features.summary(everyone),
         notes=tuple(edge_warnings(chosen, options)),
@@ -219,7 +225,7 @@ def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(config: HeadConfig, *, layer_chosen: bool) -> str:
+def _describe(config: HeadConfig, options: FitOptions, *, layer_chosen: bool) -> str:
     """How a head was fitted and chosen, for the report."""
     fitted = {
         "linear": f"a {'logistic' if config.classes else 'ridge'} regression",
@@ -228,12 +234,21 @@ def _describe(config: HeadConfig, *, layer_chosen: bool) -> str:
         "weighted": "a learned average over the layers and a linear map",
         "attention": "attention over frames and a linear map",
     }[config.kind]
-    balanced = ", with every class counting alike" if config.classes else ""
+    balanced = {"balanced": ", with every class counting alike",
+                "corpus": ", with classes as frequent as in the corpus"}[options.prior]  # fmt: skip
+    if not config.classes:
+        balanced = ""
+        if config.kind in ("linear", "discriminant"):
+            balanced = (
+                ", its values stretched about their mean to spread as held-out truth does (the "
+                "least squares error makes them timid, which costs CCC)"
+            )
     strength = {"linear": "penalty", "discriminant": "shrinkage"}.get(
         config.kind, "number of epochs"
     )
     chosen = f"layer and {strength} were" if layer_chosen else f"{strength} was"
     words = f"The head is {fitted}{balanced}. Its {chosen} {CHOSEN_INSIDE}."
+    words += PER_GROUP if config.per_group else ""
     if layer_chosen and config.kind != "discriminant" and config.classes:
         words += (
             " The curve of the layers is of another fit, a linear discriminant analysis, so that "

@@ -49,6 +49,7 @@ class HeadComparison:
     difference: Interval
     p_value: float | None  # None where nothing can be tested; the note says why
     note: str = ""
+    score: Interval | None = None  # of the other one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +177,11 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
     gap = found.difference
     certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
     tested = "" if found.p_value is None else f" and p = {found.p_value:.3f}"
+    score = f" ({found.score.value:.3f})" if found.score else ""
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "
-        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}: the difference "
-        f"has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
+        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}{score}: the "
+        f"difference has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
     ).strip()
 
 
@@ -201,6 +203,7 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
         "C": "penalty C = {:g}",
         "epochs": "{} epochs",
         "shrinkage": "shrinkage {:g}",
+        "stretch": "stretched by {:.2f}",
     }
     return ", ".join(words.get(key, key + " {}").format(value) for key, value in chosen.items())
 
