@@ -42,7 +42,7 @@ def save_checkpoint(
     stored = next(iter(state.values())).dtype
     with _whole_folder(Path(destination)) as folder:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        _write_json(folder / "preprocessor_config.json", preprocessor_config(model.config))
+        _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.config))
         _write_json(folder / "config.json", hub_config(model.config, stored))
         # safetensors makes a file that only its owner can read; a shared folder needs more.
         shutil.copymode(folder / "config.json", folder / "model.safetensors")
@@ -67,7 +67,7 @@ def _named_classes(classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def preprocessor_config(config: ExHuBERTConfig) -> dict[str, Any]:
+def _preprocessor_config(config: ExHuBERTConfig) -> dict[str, Any]:
     """The content of ``preprocessor_config.json``."""
     common = {
         "feature_size": 1,
