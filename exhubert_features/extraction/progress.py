@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -112,7 +112,7 @@ def about(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 100 else f"about {seconds / 3600:.1f} h"
 
 
-def _open_bar(seconds: float, stream: TextIO) -> tqdm | None:
+def _open_bar(seconds: float, stream: TextIO) -> tqdm[NoReturn] | None:
     """A bar where the stream is a terminal."""
     if not stream.isatty():
         return None

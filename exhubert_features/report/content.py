@@ -181,7 +181,8 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "
         f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}{score}: the "
-        f"difference has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
+        f"difference has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. "
+        f"{found.note}"
     ).strip()
 
 
