@@ -27,7 +27,7 @@ from .spec import (
     Precision,
     Preprocess,
 )
-from .waveforms import Waveforms, prepare, split_waveforms
+from .waveforms import Waveforms, prepare_batch, split_waveforms
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -204,7 +204,7 @@ class Inference:
         if together is None:
             together = self.device.type != "cpu" or self.precision != "float32"
         clips = split_waveforms(waveforms, lengths)
-        batch, seen = prepare(clips, preprocess, truncate=truncate)
+        batch, seen = prepare_batch(clips, preprocess, truncate=truncate)
         rows = list(range(len(clips)))
         outputs = [
             self._forward(batch, seen, part, layers=layers, logits=logits)
@@ -252,7 +252,7 @@ class Inference:
         Logits (B, C) in float32, or None without a classifier.
         """
         clips = [torch.from_numpy(wave) for wave in waves]
-        batch, seen = prepare(clips, preprocess, truncate=False)
+        batch, seen = prepare_batch(clips, preprocess, truncate=False)
         output = self._forward(
             batch, seen, list(range(len(clips))), layers=layers, logits=logits, on_state=on_state
         )

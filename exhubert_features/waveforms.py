@@ -127,7 +127,7 @@ def _normalise(clip: Tensor) -> Tensor:
     return (clip - mean) / torch.sqrt(variance + 1e-7)
 
 
-def prepare(
+def prepare_batch(
     clips: Sequence[Tensor], preprocess: Preprocess, *, truncate: bool
 ) -> tuple[Tensor, list[int]]:
     """Normalise the clips and pad them to one batch.

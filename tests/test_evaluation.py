@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from test_report import evaluation
 from test_splits import make_labels, speakers
 
+from exhubert_features.cli import main
 from exhubert_features.errors import LabelError
 from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
+from exhubert_features.report import plain
+from exhubert_features.report.writing import _summary
 
 EMOTIONS = ("joy", "sad")
 
@@ -218,3 +222,36 @@ def test_predictions_are_a_table_of_calibrated_probabilities(tmp_path: Path) -> 
 
 def test_protocols_of_many_speakers_are_not_disturbed() -> None:
     assert make_protocol(speakers(10)).warnings == ()
+
+
+def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    truth = np.arange(240) % 2
+    for name, skill in (("weak_1", 0.5), ("strong&2", 3.0), ("weak_3", 0.4)):
+        outputs = np.eye(2)[truth] * skill + generator.normal(size=(240, 2))
+        made = evaluation(truth, outputs, classes=EMOTIONS, speakers=12)
+        folds = tuple(
+            Fold(name=str(n), train=np.flatnonzero(truth >= 0), test=rows, inner=())
+            for n, rows in enumerate(np.array_split(np.arange(240), 5))
+        )
+        made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
+        data = plain(_summary(made.content(made="")))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(data))
+    runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
+    assert rows[0]["difference"] is None
+    assert rows[1]["difference"]["low"] > 0 and rows[1]["p_value"] < 0.05
+    assert rows[1]["corrected"] == pytest.approx(2 * rows[1]["p_value"])
+    assert rows[2]["difference"]["low"] < 0 < rows[2]["difference"]["high"]
+    assert r"strong\&2" in (tmp_path / "out" / "comparison.tex").read_text()
+    assert capsys.readouterr().out.startswith((tmp_path / "out" / "comparison.md").read_text())
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    data = json.loads((tmp_path / "weak_1" / "report.json").read_text())
+    data["clips"]["id"][0] = "another"
+    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(data))
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 1
+    assert "not tested on the same clips" in capsys.readouterr().err
+    assert main(["compare", runs[0], str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot be read as a report" in capsys.readouterr().err

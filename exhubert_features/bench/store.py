@@ -92,7 +92,7 @@ def _bench_store(folder: Path, clips: int) -> Figures:
     order = _shuffled(store.ids)
     reading, _ = _timed(lambda: _read_each(store.__getitem__, order))
     layer, _ = _timed(lambda: store.matrix(layer=ONE_LAYER))
-    return _figures("FeatureStore", clips, seconds, reading, layer, folder / "store")
+    return _figures("this store", clips, seconds, reading, layer, folder / "store")
 
 
 def _bench_datasets(folder: Path, clips: int) -> Figures:

@@ -123,7 +123,7 @@ def _demand(source: str, name: str, fetch: Fetch) -> Path:
 
 def _shard_names(index: Path) -> list[str]:
     """The files a sharded checkpoint's index names; plain names only, so none lies outside."""
-    content = read_json(index)
+    content = read_json_object(index)
     shards = content.get("weight_map")
     names = sorted(set(shards.values())) if isinstance(shards, dict) else []
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
@@ -135,7 +135,7 @@ def _shard_names(index: Path) -> list[str]:
     return names
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json_object(file: Path) -> dict[str, Any]:
     """One JSON object out of a file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

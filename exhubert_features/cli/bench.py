@@ -58,17 +58,21 @@ def _run_store(options: argparse.Namespace) -> int:
     import tempfile
     from dataclasses import asdict
 
-    from ..bench import store as bench
+    from ..bench.store import (
+        bench_datasets,
+        bench_large,
+        bench_speechbrain,
+        bench_store,
+        peak_memory,
+    )
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        before = bench.peak_memory()
-        ours = bench.bench_store(folder, options.clips)
-        grown = bench.peak_memory() - before
-        others = [
-            run(folder, options.clips) for run in (bench.bench_datasets, bench.bench_speechbrain)
-        ]
-        large = bench.bench_large(folder, options.large)
+        before = peak_memory()
+        ours = bench_store(folder, options.clips)
+        grown = peak_memory() - before
+        others = [run(folder, options.clips) for run in (bench_datasets, bench_speechbrain)]
+        large = bench_large(folder, options.large)
     rows = [row for row in (ours, *others) if row]
     if options.json:
         data = {"ways": [asdict(row) for row in rows], "large": asdict(large), "memory": grown}

@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     """Run every step; stop at the first that fails, with its exit code."""
     started = time.monotonic()
     folder: Path = options.output
-    _claim(folder)
+    claim(folder)
     print(f"{HONESTLY}\n")
-    _prepare(folder)
-    for command in _steps(folder):
+    make_inputs(folder)
+    for command in steps(folder):
         code = _run_command(command)
         if code:
             return code
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _claim(folder: Path) -> None:
+def claim(folder: Path) -> None:
     """Take a folder that is empty or holds this very demo, and no other."""
     from ..errors import UsageError
     from ..version import __version__
@@ -82,7 +82,7 @@ def _claim(folder: Path) -> None:
     note.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def _prepare(folder: Path) -> None:
+def make_inputs(folder: Path) -> None:
     """Make what a user would bring along: a checkpoint, and audio with a manifest."""
     from ..checkpoint import write_random_checkpoint
     from ..synthetic import EMOTIONS, write_corpus
@@ -97,7 +97,7 @@ def _prepare(folder: Path) -> None:
     print(f"{manifest}: {clips} clips, {SPEAKERS} invented speakers, {', '.join(EMOTIONS)}")
 
 
-def _steps(folder: Path) -> list[list[str]]:
+def steps(folder: Path) -> list[list[str]]:
     """The commands of the chain."""
     store, model, head = (str(folder / name) for name in ("store", "checkpoint", "head"))
     labelled = [store, "--target", "emotion", "--group", "speaker"]

@@ -28,6 +28,7 @@ COMMANDS = {
     "probe": "a linear probe on every layer, with honest folds",
     "train": "train and evaluate a head for a new task",
     "evaluate": "test a trained head on another store",
+    "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
     "bench": "how fast the store and the extraction are on this machine",

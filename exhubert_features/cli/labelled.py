@@ -79,6 +79,27 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="compare with a table of other features in the same folds, or with `logits`, the "
+        "encoder's own class scores; repeatable",
+    )
+    parser.add_argument(
+        "--per-speaker",
+        action="store_true",
+        help="standardise the features of each speaker by itself, which needs several clips of "
+        "whoever is tested",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="deal the folds N times to see how much that changes (default: %(default)s)",
+    )
+    parser.add_argument(
         "--shared-groups",
         action="store_true",
         help="accept a split column whose speakers stand on both sides (reported as such)",
@@ -162,7 +183,7 @@ def show_result(
     more: Mapping[str, object] | None = None,
 ) -> None:
     """Print the main result, what to beware of, and where the report is."""
-    from ..report import comparison_words, metric_name, plain
+    from ..report import comparison_words, dealing_words, metric_name, plain
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
     count = len(evaluation.protocol.tested)
@@ -170,8 +191,9 @@ def show_result(
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}
         result["parts"] = evaluation.parts
-        for comparison in evaluation.comparisons:
-            result |= vars(comparison)
+        if evaluation.repeats:
+            result["dealings"] = [main.value, *evaluation.repeats]
+        result["comparisons"] = evaluation.comparisons
         print(json.dumps(plain({**result, "report": str(written)}), indent=1))
         return
     print(
@@ -179,6 +201,8 @@ def show_result(
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
     )
     print(evaluation.protocol.words, evaluation.method)
+    if evaluation.repeats:
+        print(dealing_words((main.value, *evaluation.repeats), name))
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
     for part in evaluation.parts:

@@ -82,7 +82,7 @@ class Descent:
         self.optimiser = torch.optim.AdamW(groups)
         self.values = torch.from_numpy(labels.values)
         self.class_weights: Tensor | None = None
-        if labels.task == "classification":
+        if labels.task == "classification" and options.prior == "balanced":
             counts = np.bincount(labels.values[rows], minlength=len(labels.classes))
             balanced = counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts)
             self.class_weights = torch.from_numpy(balanced).float()
@@ -107,7 +107,7 @@ class Descent:
 
     def _loss(self, outputs: Tensor, rows: np.ndarray) -> Tensor:
         truth = self.values[rows]
-        if self.class_weights is not None:
+        if not truth.is_floating_point():
             return nn.functional.cross_entropy(outputs, truth, self.class_weights)
         error = (outputs[:, 0] - truth.float()) / self.head.target_scale
         return error.square().mean()

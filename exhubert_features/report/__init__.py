@@ -9,10 +9,12 @@ from .content import (
     PartScore,
     Report,
     comparison_words,
+    dealing_words,
     metric_name,
     plain,
     setting_words,
 )
+from .table import RunRow, write_table
 from .writing import write_report
 
 __all__ = [
@@ -23,9 +25,12 @@ __all__ = [
     "Mistake",
     "PartScore",
     "Report",
+    "RunRow",
     "comparison_words",
+    "dealing_words",
     "metric_name",
     "plain",
     "setting_words",
     "write_report",
+    "write_table",
 ]

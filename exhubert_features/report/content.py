@@ -49,6 +49,7 @@ class HeadComparison:
     difference: Interval
     p_value: float | None  # None where nothing can be tested; the note says why
     note: str = ""
+    score: Interval | None = None  # of the other one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class Report:
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
     comparisons: Sequence[HeadComparison] = ()
+    dealings: Sequence[float] = ()  # the main figure under each dealing of the folds
     map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
     # temperature (of the final head), ece, brier, and scaled fold by fold: ece_scaled,
     # brier_scaled
@@ -175,11 +177,24 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
     gap = found.difference
     certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
     tested = "" if found.p_value is None else f" and p = {found.p_value:.3f}"
+    score = f" ({found.score.value:.3f})" if found.score else ""
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "
-        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}: the difference "
-        f"has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
+        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}{score}: the "
+        f"difference has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. "
+        f"{found.note}"
     ).strip()
+
+
+def dealing_words(dealings: Sequence[float], metric: str) -> str:
+    """Say how much the score depends on how the folds were dealt; nothing for one dealing."""
+    if len(dealings) < 2:
+        return ""
+    return (
+        f"Over {len(dealings)} dealings of the folds, {metric_name(metric)} is "
+        f"{np.mean(dealings):.3f} on average, from {min(dealings):.3f} to {max(dealings):.3f} "
+        f"(standard deviation {np.std(dealings, ddof=1):.3f}): the interval does not hold this."
+    )
 
 
 def setting_words(chosen: Mapping[str, Any]) -> str:
@@ -189,6 +204,7 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
         "C": "penalty C = {:g}",
         "epochs": "{} epochs",
         "shrinkage": "shrinkage {:g}",
+        "stretch": "stretched by {:.2f}",
     }
     return ", ".join(words.get(key, key + " {}").format(value) for key, value in chosen.items())
 

@@ -17,6 +17,7 @@ from .content import (
     LayerCurve,
     Report,
     comparison_words,
+    dealing_words,
     metric_name,
     plain,
     setting_words,
@@ -58,6 +59,7 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         grouped=report.grouped,
         facts=_facts(report),
         comparisons=[comparison_words(found, report.metric) for found in report.comparisons],
+        dealings=dealing_words(report.dealings, report.metric),
         warnings=_warnings(report),
         metric_rows=[
             (metric_name(key), _number(value.value), _span(value))

@@ -120,6 +120,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "intervals": report.interval_words,
         "retrained": report.retrained,
         "comparisons": report.comparisons,
+        "dealings": report.dealings,
         "warnings": report.warnings,
         "failures": report.failures,
         "protocol": report.protocol,

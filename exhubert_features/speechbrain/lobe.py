@@ -29,7 +29,7 @@ from ..spec import (
     Preprocess,
     resolve_layers,
 )
-from ..waveforms import check_preprocess, prepare, split_waveforms
+from ..waveforms import check_preprocess, prepare_batch, split_waveforms
 from .trained import load_trained, save_trained
 
 
@@ -211,7 +211,7 @@ class ExHuBERT(nn.Module):
         """What :meth:`forward` does, with a graph even when the lobe is frozen."""
         samples = _absolute_lengths(wav, wav_lens)
         clips = split_waveforms(wav, samples)
-        batch, seen = prepare(
+        batch, seen = prepare_batch(
             clips, self.preprocess if self.normalize_wav else "none", truncate=False
         )
         # Relative lengths refer to N, even when no clip is as long as that.
