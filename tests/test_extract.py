@@ -296,11 +296,24 @@ def test_the_first_clip_does_not_wait_for_all(encoder: Encoder) -> None:
 
 
 def test_decoding_stops_when_nobody_listens() -> None:
-    clips = [PlannedClip(id=str(index)) for index in range(1000)]
-    stream = decode_ahead(clips, lambda clip: np.zeros(0), workers=1)
+    begun: list[str] = []
+    nobody_listens = threading.Event()
+
+    def load(clip: PlannedClip) -> np.ndarray:
+        begun.append(clip.id)
+        if len(begun) > 1:
+            nobody_listens.wait(timeout=60)
+        return np.zeros(0)
+
+    before = set(threading.enumerate())
+    stream = decode_ahead([PlannedClip(id=str(index)) for index in range(1000)], load, workers=1)
     next(stream)
+    (helper,) = set(threading.enumerate()) - before
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode_9")]
+    nobody_listens.set()
+    helper.join(timeout=60)
+    assert not helper.is_alive()
+    assert len(begun) <= 2, "the one that was handed out, and one that was on its way"
 
 
 @pytest.mark.parametrize("segments", [False, True])
