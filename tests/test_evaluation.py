@@ -18,7 +18,7 @@ from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
-from exhubert_features.report import plain
+from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
 
 EMOTIONS = ("joy", "sad")
@@ -235,7 +235,7 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             for n, rows in enumerate(np.array_split(np.arange(240), 5))
         )
         made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
-        data = plain(_summary(made.content(made="")))
+        data = as_json(_summary(made.content(made="")))
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(data))
     runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]

@@ -183,7 +183,8 @@ def show_result(
     more: Mapping[str, object] | None = None,
 ) -> None:
     """Print the main result, what to beware of, and where the report is."""
-    from ..report import comparison_words, dealing_words, metric_name, plain
+    from ..report import as_json as json_data
+    from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
     count = len(evaluation.protocol.tested)
@@ -194,7 +195,7 @@ def show_result(
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
         result["comparisons"] = evaluation.comparisons
-        print(json.dumps(plain({**result, "report": str(written)}), indent=1))
+        print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
