@@ -109,6 +109,21 @@ def test_a_table_without_speakers_takes_those_of_the_store() -> None:
     assert "no column speaker: taken from the store's own" in found.warnings[0]
 
 
+def test_annotators_settle_on_the_majority_or_the_mean() -> None:
+    said = {"c0": "joy joy sad", "c1": "sad sad", "c2": "joy sad", "c3": "joy NA sad sad"}
+    table = [{"id": name, "mood": word} for name, words in said.items() for word in words.split()]
+    with pytest.raises(LabelError, match="contradict each other"):
+        join_labels(clips(4), table, target="mood")
+    drop = LabelOptions(annotators=True, drop_unlabelled=True)
+    found = join_labels(clips(4), table, target="mood", options=drop)
+    assert found.ids.tolist() == ["c0", "c1", "c3"] and found.values.tolist() == [0, 1, 1]
+    assert "no class is ahead: 1 clip (c2)" in found.warnings[1]
+    ratings = [{"id": f"c{n}", "arousal": str(n + k)} for n in range(4) for k in (0, 1, 1)]
+    numbers = LabelOptions(annotators=True)
+    mean = join_labels(clips(4), ratings, target="arousal", options=numbers)
+    assert mean.task == "regression" and mean.values == pytest.approx(np.arange(4) + 2 / 3)
+
+
 def test_any_column_can_name_the_clips() -> None:
     table = [{"id": str(n), "name": f"c{n}", "mood": EMOTIONS[n % 2]} for n in range(8)]
     with pytest.raises(LabelError, match="--id-column"):

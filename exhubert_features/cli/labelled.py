@@ -42,6 +42,11 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on without clips that have no label and labels that have no clip",
     )
     parser.add_argument(
+        "--annotators",
+        action="store_true",
+        help="--labels has a row per annotator: the most frequent class counts, or the mean number",
+    )
+    parser.add_argument(
         "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
     )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
@@ -115,6 +120,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         mapping=_parse_pairs(options.map, "--map", "OLD=NEW, or OLD= to leave clips out"),
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
+        annotators=options.annotators,
         columns=tuple(options.by.split(",")) if options.by else (),
     )
 
