@@ -97,7 +97,9 @@ class Encoder(Inference):
 
         Examples
         --------
-        >>> load_encoder().predict("audio/")[["label", "arousal", "valence"]]  # doctest: +SKIP
+        >>> table = load_encoder().predict("audio/")
+        >>> list(table.columns[6:])
+        ['label', 'arousal', 'valence', 'id', 'warnings', 'error_kind', 'error']
         """
         if isinstance(head, str | Path):
             from .heads import load_head
@@ -176,10 +178,11 @@ class Encoder(Inference):
 
         Examples
         --------
-        >>> encoder = load_encoder()  # doctest: +SKIP
-        >>> encoder.extract("audio/", layers=24).to_dataframe()  # doctest: +SKIP
-        >>> store = encoder.extract("audio/", pools=["mean", "std"]).write("features")
-        ... # doctest: +SKIP
+        >>> encoder = load_encoder()
+        >>> table = encoder.extract("audio/", layers=24).to_dataframe()
+        >>> store = encoder.extract("audio/", pools=["mean", "std"]).write("audio-features")
+        >>> store.ids
+        ['clip_a.wav', 'clip_b.wav', 'long.wav']
         """
         asked = ExtractionSpec(
             layers=None if layers is None else resolve_layers(layers, self.num_states),

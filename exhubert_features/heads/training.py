@@ -65,8 +65,10 @@ class Trained:
         """
         if not force:
             refuse_existing(folder)
+        # The head last: a run that ends in between can be repeated without force.
+        page = self.evaluation.report(folder, command=command, embed_audio=embed_audio)
         save_head(self.head, folder)
-        return self.evaluation.report(folder, command=command, embed_audio=embed_audio)
+        return page
 
 
 def train(
