@@ -1,4 +1,4 @@
-"""What flows from stage to stage: one clip planned, one row of features, one failure."""
+"""What flows from stage to stage: a clip planned, a row of features, a failure, a figure."""
 
 from __future__ import annotations
 
@@ -59,3 +59,12 @@ class ClipFailure:
     file: str
     kind: str  # one short word to count by: "unreadable", "too_short", "nan", ...
     reason: str  # the whole sentence for the user
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float

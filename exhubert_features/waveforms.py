@@ -81,13 +81,14 @@ def _check_clip(index: int, row: Waveform) -> Tensor:
         raise AudioError(
             f"clip {index} is a {type(row).__name__} without samples",
             expected="an array or tensor of floating-point samples",
-            remedy="Read files first, for example with exhubert_features.extract",
+            remedy="For files and folders use encoder.predict or encoder.extract",
         ) from error
     if clip.ndim != 1:
         raise AudioError(
             f"clip {index} has shape {tuple(clip.shape)}",
             expected="one channel, shape (samples,)",
-            remedy="Average or choose a channel",
+            remedy="Average the channels or choose one, or use encoder.predict or encoder.extract, "
+            "which take any number",
         )
     if not clip.is_floating_point():
         raise AudioError(

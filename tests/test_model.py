@@ -30,7 +30,7 @@ SMALL = {
 def small_model(layers: int = 4, **changes: object) -> ExHuBERTNetwork:
     torch.manual_seed(0)
     config = ExHuBERTConfig(
-        **{**SMALL, "num_hidden_layers": layers, "labels": ("a", "b", "c"), **changes}
+        **{**SMALL, "num_hidden_layers": layers, "classes": ("a", "b", "c"), **changes}
     )
     return ExHuBERTNetwork(config).eval()
 
