@@ -18,7 +18,7 @@ from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
-from exhubert_features.report import plain
+from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
 
 EMOTIONS = ("joy", "sad")
@@ -107,6 +107,21 @@ def test_a_table_without_speakers_takes_those_of_the_store() -> None:
     found = join_labels(clips(), table, target="feeling")
     assert set(found.groups) == {"s0", "s1", "s2", "s3"}
     assert "no column speaker: taken from the store's own" in found.warnings[0]
+
+
+def test_annotators_settle_on_the_majority_or_the_mean() -> None:
+    said = {"c0": "joy joy sad", "c1": "sad sad", "c2": "joy sad", "c3": "joy NA sad sad"}
+    table = [{"id": name, "mood": word} for name, words in said.items() for word in words.split()]
+    with pytest.raises(LabelError, match="contradict each other"):
+        join_labels(clips(4), table, target="mood")
+    drop = LabelOptions(annotators=True, drop_unlabelled=True)
+    found = join_labels(clips(4), table, target="mood", options=drop)
+    assert found.ids.tolist() == ["c0", "c1", "c3"] and found.values.tolist() == [0, 1, 1]
+    assert "no class is ahead: 1 clip (c2)" in found.warnings[1]
+    ratings = [{"id": f"c{n}", "arousal": str(n + k)} for n in range(4) for k in (0, 1, 1)]
+    numbers = LabelOptions(annotators=True)
+    mean = join_labels(clips(4), ratings, target="arousal", options=numbers)
+    assert mean.task == "regression" and mean.values == pytest.approx(np.arange(4) + 2 / 3)
 
 
 def test_any_column_can_name_the_clips() -> None:
@@ -235,7 +250,7 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             for n, rows in enumerate(np.array_split(np.arange(240), 5))
         )
         made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
-        data = plain(_summary(made.content(made="")))
+        data = as_json(_summary(made.content(made="")))
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(data))
     runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]

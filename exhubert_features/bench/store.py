@@ -84,7 +84,7 @@ def _synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeature
         )
 
 
-def _bench_store(folder: Path, clips: int) -> Figures:
+def bench_store(folder: Path, clips: int) -> Figures:
     """This package's store, every shard synced to the disk."""
     rows = _synthetic_rows(clips, WIDTH, LAYERS)
     data = _model_fingerprint(WIDTH, ExtractionSpec())
@@ -95,7 +95,7 @@ def _bench_store(folder: Path, clips: int) -> Figures:
     return _figures("this store", clips, seconds, reading, layer, folder / "store")
 
 
-def _bench_datasets(folder: Path, clips: int) -> Figures:
+def bench_datasets(folder: Path, clips: int) -> Figures:
     """One HDF5 dataset per clip, the usual way; synced once, at the end."""
     path = folder / "datasets.h5"
 
@@ -113,7 +113,7 @@ def _bench_datasets(folder: Path, clips: int) -> Figures:
     return _figures("h5py, dataset per clip", clips, seconds, reading, layer, path)
 
 
-def _bench_speechbrain(folder: Path, clips: int) -> Figures | None:
+def bench_speechbrain(folder: Path, clips: int) -> Figures | None:
     """SpeechBrain's CachedHDF5DynamicItem; None where SpeechBrain is not installed."""
     try:
         from speechbrain.integrations.hdf5.cached_item import CachedHDF5DynamicItem
@@ -139,7 +139,7 @@ def _bench_speechbrain(folder: Path, clips: int) -> Figures | None:
     )
 
 
-def _bench_large(folder: Path, clips: int) -> LargeStore:
+def bench_large(folder: Path, clips: int) -> LargeStore:
     """Open a store of many clips, and look clips up at random."""
     spec = ExtractionSpec(layers=(ONE_LAYER,))
     rows = _synthetic_rows(clips, SMALL_WIDTH, 1)

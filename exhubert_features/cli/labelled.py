@@ -42,6 +42,11 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on without clips that have no label and labels that have no clip",
     )
     parser.add_argument(
+        "--annotators",
+        action="store_true",
+        help="--labels has a row per annotator: the most frequent class counts, or the mean number",
+    )
+    parser.add_argument(
         "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
     )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
@@ -115,6 +120,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         mapping=_parse_pairs(options.map, "--map", "OLD=NEW, or OLD= to leave clips out"),
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
+        annotators=options.annotators,
         columns=tuple(options.by.split(",")) if options.by else (),
     )
 
@@ -183,7 +189,8 @@ def show_result(
     more: Mapping[str, object] | None = None,
 ) -> None:
     """Print the main result, what to beware of, and where the report is."""
-    from ..report import comparison_words, dealing_words, metric_name, plain
+    from ..report import as_json as json_data
+    from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
     count = len(evaluation.protocol.tested)
@@ -194,7 +201,7 @@ def show_result(
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
         result["comparisons"] = evaluation.comparisons
-        print(json.dumps(plain({**result, "report": str(written)}), indent=1))
+        print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "

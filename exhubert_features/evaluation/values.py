@@ -33,7 +33,7 @@ def _lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return names that differ only by case or by the spelling of a number, together."""
     alike: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        number = _number_of(name)
+        number = number_of(name)
         alike[name.casefold() if number is None else f"{number:.12g}"].add(name)
     return sorted(tuple(sorted(group)) for group in alike.values() if len(group) > 1)
 
@@ -84,7 +84,7 @@ def parse_values(
     tuple
         The task, the class names (none for regression), and the values (N,).
     """
-    numbers = [_number_of(label) for label in text]
+    numbers = [number_of(label) for label in text]
     if task is None and not classes:
         task = _guess_task(text, numbers, target)
     if task == "regression":
@@ -106,7 +106,7 @@ def parse_values(
     return "classification", names, np.array([index[label] for label in text])
 
 
-def _number_of(text: str) -> float | None:
+def number_of(text: str) -> float | None:
     """Return the finite number that a text spells, or None."""
     try:
         number = float(text)

@@ -15,7 +15,7 @@ from .options import FitOptions
 LAYER_WEIGHT_RATE = 10
 
 
-def train(
+def descend(
     head: Head,
     features: LabelledFeatures,
     labels: Labels,
@@ -30,7 +30,7 @@ def train(
             descent.epoch()
 
 
-def train_until_worse(
+def descend_until_worse(
     head: Head,
     features: LabelledFeatures,
     labels: Labels,

@@ -30,7 +30,7 @@ def choose(features: LabelledFeatures, labels: Labels, fold: Fold, options: FitO
     epochs = []
     for inner in fold.inner:
         head = _prepared(features, labels, inner.train, options)
-        count, outputs[inner.held] = descent.train_until_worse(
+        count, outputs[inner.held] = descent.descend_until_worse(
             head, features, labels, inner.train, inner.held, options
         )
         epochs.append(count)
@@ -51,7 +51,7 @@ def fit(
         (fitted,) = _linear_fits(head, features, labels, rows, [strength], options)
         _put(head, fitted, setting.get("stretch", 1.0))
     else:
-        descent.train(head, features, labels, rows, setting["epochs"], options)
+        descent.descend(head, features, labels, rows, setting["epochs"], options)
     return head.eval()
 
 

@@ -162,57 +162,109 @@ def train_on(
     ``others`` are folds to be cross-validated as well, to see how much the score changes.
     """
     options = options or FitOptions()
-    config = _config(store, labels, kind, layers, pools, options)
-    config = replace(config, per_group=per_group)
-    tell = on_progress or (lambda word, done, total: None)
-
-    def choosing(folds: Protocol) -> Probe | None:
-        if layers is not None or kind not in CHOOSING or len(config.layers) == 1:
-            return None
-        return run_probe(
-            store, labels, folds, pool=config.pools[0], per_group=per_group,
-            on_progress=lambda done, total: tell("probing layers", done, total),
-        )  # fmt: skip
-
-    def score(folds: Protocol) -> float:
-        outputs, *_ = _cross_validate(store, labels, folds, config, choosing(folds), options, tell)
-        return Outcome(labels=labels, protocol=folds, outputs=outputs).main.value
-
-    found = choosing(protocol)
-    outputs, temperatures, chosen = _cross_validate(
-        store, labels, protocol, config, found, options, tell
+    config = replace(_config(store, labels, kind, layers, pools, options), per_group=per_group)
+    training = _Training(
+        store=store,
+        labels=labels,
+        config=config,
+        options=options,
+        chooses_layer=layers is None and kind in CHOOSING and len(config.layers) > 1,
+        tell=on_progress or (lambda word, done, total: None),
     )
-    repeats = tuple(score(folds) for folds in others)
-    setting = agree(chosen)
-    if found is not None:
-        config = replace(config, layers=(setting["layer"],))
-    features = LabelledFeatures(store, labels, config)
-    everyone = np.arange(len(labels))
-    head = fit(features, labels, everyone, setting, options)
-    rows = protocol.tested
-    if labels.classes:
-        head.temperature.fill_(fit_temperature(outputs[rows], labels.values[rows]))
-    curve = None if found is None else layer_curve(found, labels, protocol)
+    probe = training.probe(protocol)
+    outcome = training.cross_validate(protocol, probe)
+    repeats = tuple(training.score(folds) for folds in others)
+    setting = agree(outcome.chosen)
+    head, summary = training.finish(outcome, setting)
     evaluation = Evaluation(
         labels=labels,
         protocol=protocol,
-        outputs=outputs,
-        chosen=tuple(chosen),
-        temperatures=tuple(temperatures),
+        outputs=outcome.outputs,
+        chosen=outcome.chosen,
+        temperatures=outcome.temperatures,
         temperature=float(head.temperature) if labels.classes else None,
         title=f"{kind} head: {labels.target}",
-        method=_describe(config, options, layer_chosen=found is not None)
-        + (PER_GROUP if per_group else ""),
-        curve=curve,
-        features=features.summary(everyone),
-        notes=tuple(edge_warnings(chosen, options)),
+        method=_describe(config, options, layer_chosen=probe is not None),
+        curve=None if probe is None else layer_curve(probe, labels, protocol),
+        features=summary,
+        notes=tuple(edge_warnings(outcome.chosen, options)),
         origin=origin_of(store, labels, corpus),
         seed=options.seed,
         repeats=repeats,
     )
-    head.fingerprint = store.fingerprint
     head.notes = _notes(evaluation, setting) | remember(labels)
     return Trained(head=head, evaluation=evaluation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """One kind of head on one store and its labels, under any folds."""
+
+    store: FeatureStore
+    labels: Labels
+    config: HeadConfig
+    options: FitOptions
+    chooses_layer: bool  # a probe does, in each fold; else all of the config's are used
+    tell: Tell
+
+    def probe(self, protocol: Protocol) -> Probe | None:
+        """The probe that chooses each fold's layer."""
+        if not self.chooses_layer:
+            return None
+        return run_probe(
+            self.store, self.labels, protocol,
+            pool=self.config.pools[0],
+            per_group=self.config.per_group,
+            on_progress=lambda done, total: self.tell("probing layers", done, total),
+        )  # fmt: skip
+
+    def cross_validate(self, protocol: Protocol, probe: Probe | None) -> Outcome:
+        """What each fold's head says of the clips that the fold tests."""
+        labels, config = self.labels, self.config
+        outputs = np.full((len(labels), config.outputs), np.nan, dtype=np.float32)
+        temperatures, chosen = [], []
+        loaded: dict[tuple[int, ...], LabelledFeatures] = {}
+        for number, fold in enumerate(protocol.folds):
+            setting: dict[str, Any] = {}
+            if probe is not None:
+                setting = {"layer": probe.layers[probe.chosen[number]]}
+                config = replace(config, layers=(setting["layer"],))
+            if config.layers not in loaded:
+                loaded[config.layers] = LabelledFeatures(self.store, labels, config)
+            features = loaded[config.layers]
+            choice = choose(features, labels, fold, self.options)
+            setting |= choice.setting
+            head = fit(features, labels, fold.train, setting, self.options)
+            outputs[fold.test] = outputs_of(head, features, fold.test)
+            temperatures.append(fold_temperature(labels, fold, choice.inner_outputs))
+            chosen.append(setting)
+            self.tell("cross-validating", number + 1, len(protocol.folds))
+        return Outcome(
+            labels=labels,
+            protocol=protocol,
+            outputs=outputs,
+            temperatures=tuple(temperatures),
+            chosen=tuple(chosen),
+        )
+
+    def score(self, protocol: Protocol) -> float:
+        """The main figure under other folds."""
+        return self.cross_validate(protocol, self.probe(protocol)).main.value
+
+    def finish(self, outcome: Outcome, setting: dict[str, Any]) -> tuple[Head, np.ndarray]:
+        """The head fitted on all clips, and (N, D) features of them for a picture."""
+        config = self.config
+        if self.chooses_layer:
+            config = replace(config, layers=(setting["layer"],))
+        features = LabelledFeatures(self.store, self.labels, config)
+        everyone = np.arange(len(self.labels))
+        head = fit(features, self.labels, everyone, setting, self.options)
+        rows = outcome.protocol.tested
+        if self.labels.classes:
+            logits = outcome.outputs[rows]
+            head.temperature.fill_(fit_temperature(logits, self.labels.values[rows]))
+        head.fingerprint = self.store.fingerprint
+        return head, features.summary(everyone)
 
 
 def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
@@ -283,34 +335,3 @@ def _config(
         hidden=options.hidden,
         dropout=options.dropout,
     )
-
-
-def _cross_validate(
-    store: FeatureStore,
-    labels: Labels,
-    protocol: Protocol,
-    config: HeadConfig,
-    probe: Probe | None,
-    options: FitOptions,
-    tell: Tell,
-) -> tuple[np.ndarray, list[float], list[dict[str, Any]]]:
-    """Outputs (N, C) of the folds' heads, and temperature and choices of each fold."""
-    outputs = np.full((len(labels), config.outputs), np.nan, dtype=np.float32)
-    temperatures, chosen = [], []
-    loaded: dict[tuple[int, ...], LabelledFeatures] = {}
-    for number, fold in enumerate(protocol.folds):
-        setting: dict[str, Any] = {}
-        if probe is not None:
-            setting = {"layer": probe.layers[probe.chosen[number]]}
-            config = replace(config, layers=(setting["layer"],))
-        if config.layers not in loaded:
-            loaded[config.layers] = LabelledFeatures(store, labels, config)
-        features = loaded[config.layers]
-        choice = choose(features, labels, fold, options)
-        setting |= choice.setting
-        head = fit(features, labels, fold.train, setting, options)
-        outputs[fold.test] = outputs_of(head, features, fold.test)
-        temperatures.append(fold_temperature(labels, fold, choice.inner_outputs))
-        chosen.append(setting)
-        tell("cross-validating", number + 1, len(protocol.folds))
-    return outputs, temperatures, chosen

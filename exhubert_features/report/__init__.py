@@ -8,10 +8,10 @@ from .content import (
     Mistake,
     PartScore,
     Report,
+    as_json,
     comparison_words,
     dealing_words,
     metric_name,
-    plain,
     setting_words,
 )
 from .table import RunRow, write_table
@@ -26,10 +26,10 @@ __all__ = [
     "PartScore",
     "Report",
     "RunRow",
+    "as_json",
     "comparison_words",
     "dealing_words",
     "metric_name",
-    "plain",
     "setting_words",
     "write_report",
     "write_table",

@@ -209,16 +209,16 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
     return ", ".join(words.get(key, key + " {}").format(value) for key, value in chosen.items())
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return the same as strict JSON data: no numpy, no NaN."""
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return as_json(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value if isinstance(value, str | int | None) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..files import publish
 from ..records import Interval
-from .content import metric_name, plain
+from .content import as_json, metric_name
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
           "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
@@ -38,7 +38,7 @@ def write_table(directory: str | Path, rows: Sequence[RunRow], metric: str) -> s
         figure = plots.draw_result({row.name: row.score for row in rows}, None)
         picture = plots.to_png(figure)
     markdown = _markdown(rows, metric)
-    data = json.dumps({"metric": metric, "runs": plain(list(rows))}, indent=1, allow_nan=False)
+    data = json.dumps({"metric": metric, "runs": as_json(list(rows))}, indent=1, allow_nan=False)
     files = {
         "comparison.png": picture,
         "comparison.json": f"{data}\n".encode(),
