@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from waves import noise
 
-from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import Encoder, load_encoder
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.extraction import Extraction, Source
@@ -21,10 +21,6 @@ from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
 from exhubert_features.spec import ExtractionSpec
 
 LENGTHS = (400, 5_000, 16_000, 47_999, 48_000, 60_000, 150_001)
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
 
 
 def extract(
@@ -38,9 +34,8 @@ CLIPS = {f"clip{length}": noise(length) for length in LENGTHS}
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    folder = write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
-    return load_encoder(folder, device="cpu")
+def encoder(two_layers: Path) -> Encoder:
+    return load_encoder(two_layers, device="cpu")
 
 
 def features(extraction: Extraction) -> dict[str, ClipFeatures]:
