@@ -42,6 +42,7 @@ class FeaturePicker:
             self.store.position(layer, self.pool)
 
     def __call__(self, name: str) -> Tensor:
+        """Read one row as float32: (D,), (L, P, D), (T, D) or (F, T, D)."""
         return torch.from_numpy(self._read(name)).float()
 
     def _read(self, name: str) -> np.ndarray:
@@ -139,7 +140,7 @@ def feature_item(
     frames: bool = False,
     provides: str = "feats",
 ) -> Any:
-    """A SpeechBrain dynamic item that takes ``id`` and provides stored features.
+    """Make a SpeechBrain dynamic item that takes ``id`` and provides stored features.
 
     Examples
     --------

@@ -65,7 +65,7 @@ def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
 
 
 def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
-    """The table of rows with ``logit_<label>`` and ``feature_<n>`` columns."""
+    """Build the table of rows with ``logit_<label>`` and ``feature_<n>`` columns."""
     import pandas as pd
 
     rows = store.to_dataframe()
@@ -80,7 +80,7 @@ def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
 
 
 def to_text(frame: pd.DataFrame, form: str) -> bytes:
-    """The table as a CSV or Parquet file."""
+    """Write the table as a CSV or Parquet file."""
     import io
 
     from ..errors import MissingDependency

@@ -64,7 +64,7 @@ def _validate_pair(truth: np.ndarray, prediction: np.ndarray) -> None:
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C): rows are the true classes, columns the predicted ones."""
+    """Count (C, C): rows are the true classes, columns the predicted ones."""
     validate_classes(truth, prediction, classes)
     cells = np.bincount(truth * classes + prediction, minlength=classes * classes)
     return cells.reshape(classes, classes)
@@ -105,7 +105,7 @@ def _mean_over_present(figures: np.ndarray, confusion: np.ndarray) -> np.ndarray
 
 
 def moments(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Sums (N, 7) that Pearson, CCC and MAE are made of.
+    """Compute the sums (N, 7) that Pearson, CCC and MAE are made of.
 
     Both are shifted by the same constant, which changes none of the three but keeps the
     squares small, so that differences of large sums lose no digits.
@@ -209,7 +209,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
+    """Find the T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
 
     The loss is convex in 1/T, so its slope in 1/T changes sign once: bisection finds it.
     """

@@ -232,7 +232,7 @@ class Extraction:
             self._progress = Progress(0, 0.0, shown=False)
 
     def _narrowed(self, layer: int, pool: str) -> Extraction:
-        """The same clips with one vector each."""
+        """Plan the same clips with one vector each."""
         spec = replace(self.spec, layers=(layer,), pools=(pool,), frame_layers=(), logits=False)
         options = {"batch_size": self.batch_size, "workers": self._workers}
         return Extraction(self.plan, self.encoder, spec, strict=self._strict, **options)
