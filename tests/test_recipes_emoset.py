@@ -31,7 +31,7 @@ from exhubert_features.errors import CorpusError, UsageError
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "EmoSetPP" / "finetune"
 with (ROOT / "tests" / "recipes" / "EmoSetPP.csv").open(newline="") as stream:
-    (ROW,) = csv.DictReader(stream)
+    ROW, *_ = csv.DictReader(stream)
 NAMES = ("emodb", "savee", "subesco")
 
 
