@@ -139,7 +139,7 @@ def choose_layers(
 def clips_to_do(extraction: Extraction, output: Path) -> list[PlannedClip]:
     """Planned clips that the store does not hold yet."""
     from ..store import FeatureStore
-    from ..store.ledger import require_same
+    from ..store.journal import require_same
 
     if not (output / "store.json").is_file():
         return list(extraction.clips)
@@ -191,7 +191,7 @@ def write(
     options: argparse.Namespace,
 ) -> FeatureStore:
     """Extract into the store, showing how far it is."""
-    from ..store import FeatureStore
+    from ..store import FeatureStore, ShardLimits
 
     progress = Progress(len(missing), seconds_of(missing))
     failed = len(extraction.rejected)
@@ -206,7 +206,10 @@ def write(
 
     try:
         return FeatureStore.write(
-            options.output, extraction, shard_clips=options.shard_clips, on_progress=report
+            options.output,
+            extraction,
+            limits=ShardLimits(clips=options.shard_clips),
+            on_progress=report,
         )
     finally:
         progress.close()
