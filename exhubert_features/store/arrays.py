@@ -34,7 +34,14 @@ class ShardReader:
         self._store = store
         self._catalog = catalog
         self._fingerprint = fingerprint
-        self._vectors = math.prod(shapes(fingerprint, 1, 0)["pooled"][1:3])  # of one row
+        # Of each array: shape of what one row (or one frame of one layer) has of it, and type.
+        self._parts = {
+            name: (
+                shape[2:] if name.startswith("frames") else shape[1:],
+                dtype_of(name, fingerprint),
+            )
+            for name, shape in shapes(fingerprint, 1, 1).items()
+        }
         self._files: OrderedDict[int, RegularFile] = OrderedDict()
         self._stamped: set[int] = set()
 
@@ -56,23 +63,23 @@ class ShardReader:
         ``position`` is the layer's position times the number of pools plus the pool's.
         """
         place = self._catalog.shards[shard]
-        if self._vectors == 1 and len(rows) == place.rows:
+        (layers, pools, width), dtype = self._parts["pooled"]
+        if layers * pools == 1 and len(rows) == place.rows:
             return self.pooled(shard, 0, place.rows)[:, 0, 0]  # no other layer lies between
-        dtype, width = dtype_of("pooled", self._fingerprint), self._fingerprint.model.hidden_size
-        out = np.empty((len(rows), width), dtype)
-        size = dtype.itemsize * width
-        offsets = [place.pooled + (row * self._vectors + position) * size for row in rows]
+        out, size = np.empty((len(rows), width), dtype), dtype.itemsize * width
+        offsets = [place.pooled + (row * layers * pools + position) * size for row in rows]
         if len(rows) > 1 and hasattr(os, "posix_fadvise"):
             # Asked for together, a disk serves these small reads five times faster.
             descriptor = self._open(shard).fileno()
             for offset in offsets:
                 os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
-        for vector, offset in zip(out, offsets, strict=True):
-            self._read(shard, vector, offset)
+        content = out.reshape(-1).view(np.uint8).data
+        for number, offset in enumerate(offsets):
+            self._read(shard, content[number * size : (number + 1) * size], offset)
         if place.version > 1 and len(rows):
-            first, last = min(rows), max(rows)
-            sums = self._piece(shard, "pooled" + SUMS, first, last - first + 1)
-            known = sums.reshape(len(sums), -1)[np.asarray(rows) - first, position]
+            first = min(rows)
+            sums = self._piece(shard, "pooled" + SUMS, first, max(rows) - first + 1)
+            known = sums.reshape(len(sums), -1)[np.subtract(rows, first), position]
             wrong = np.flatnonzero(sum64(out) != known)
             if len(wrong):
                 raise self._damage(shard, rows[int(wrong[0])])
@@ -132,9 +139,7 @@ class ShardReader:
         first, last = self._catalog.first[shard : shard + 2]
         return self._catalog.numbers["frame_end"][first:last]
 
-    def _checked(
-        self, shard: int, name: str, first: int, count: int, layer: int | None = None
-    ) -> np.ndarray:
+    def _checked(self, shard: int, name: str, first: int, count: int, layer: int = 0) -> np.ndarray:
         """Consecutive rows (or frames, of one ``layer``) of an array, compared."""
         array = self._piece(shard, name, first, count, layer)
         if self._catalog.shards[shard].version > 1:
@@ -146,15 +151,13 @@ class ShardReader:
                 raise self._damage(shard, place)
         return array
 
-    def _piece(
-        self, shard: int, name: str, first: int, count: int, layer: int | None = None
-    ) -> np.ndarray:
+    def _piece(self, shard: int, name: str, first: int, count: int, layer: int = 0) -> np.ndarray:
         place = self._catalog.shards[shard]
-        shape = shapes(self._fingerprint, place.rows, place.frame_count)[name]
-        if layer is not None:
-            first, shape = first + layer * shape[1], shape[1:]
-        out = np.empty((count, *shape[1:]), dtype_of(name, self._fingerprint))
-        self._read(shard, out, getattr(place, name) + first * out.itemsize * math.prod(shape[1:]))
+        shape, dtype = self._parts[name]
+        out = np.empty((count, *shape), dtype)
+        first += layer * place.frame_count
+        offset = getattr(place, name) + first * dtype.itemsize * math.prod(shape)
+        self._read(shard, out.reshape(-1).view(np.uint8).data, offset)
         return out
 
     def _damage(self, shard: int, row: int) -> DamagedStore:
@@ -193,13 +196,12 @@ class ShardReader:
             self._stamped.add(place.number)
         return file
 
-    def _read(self, shard: int, out: np.ndarray, offset: int) -> None:
-        """Fill a contiguous array from a file offset."""
-        file = self._open(shard)
-        rest = out.reshape(-1).view(np.uint8).data
+    def _read(self, shard: int, rest: memoryview, offset: int) -> None:
+        """Fill bytes of an array from a file offset."""
+        descriptor = self._open(shard).fileno()
         while rest:
             try:
-                count = os.preadv(file.fileno(), [rest], offset)
+                count = os.preadv(descriptor, [rest], offset)
             except OSError as error:
                 raise read_error(self._path(shard), error) from error
             if not count:

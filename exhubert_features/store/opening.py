@@ -85,6 +85,7 @@ class CheckedShard:
         self._raw = raw
         self._file = file
         self._size = os.fstat(raw.fileno()).st_size
+        self._opened: dict[str, Any] = {}
 
     def about(self) -> dict[str, Any]:
         """``fingerprint`` and ``provenance``."""
@@ -101,8 +102,8 @@ class CheckedShard:
         """The columns, and where the arrays lie, of a shard of this very fingerprint."""
         if found := self.about()["fingerprint"].difference(fingerprint):
             raise ValueError(f"it is of another fingerprint than the store: {'; '.join(found)}")
-        rows = self._shape("pooled", 4)[0]
-        frames = self._shape("frames", 3)[1] if fingerprint.spec.frame_layers else 0
+        rows = self._dataset("pooled", 4).shape[0]
+        frames = self._dataset("frames", 3).shape[1] if fingerprint.spec.frame_layers else 0
         offsets = {
             name: self._offset(name, shape, dtype_of(name, fingerprint))
             for name, shape in shapes(fingerprint, rows, frames).items()
@@ -125,13 +126,13 @@ class CheckedShard:
 
     def strings(self, name: str) -> list[bytes]:
         """A column of strings."""
-        (rows,) = self._shape(name, 1)
-        offset = self._offset(name, (rows,), None)
-        described = np.frombuffer(self._read(offset, rows * _STRING.itemsize), _STRING)
+        dataset = self._dataset(name, 1)
+        offset = self._offset(name, dataset.shape, None)
+        described = np.frombuffer(self._read(offset, len(dataset) * _STRING.itemsize), _STRING)
         # HDF5 allocates what each claims before it looks.
         if int(described["length"].sum(dtype=np.uint64)) > self._size:
             raise ValueError(f"the strings of {name} claim to be longer than the file")
-        return self._file[name][:].tolist()
+        return dataset[:].tolist()
 
     def failures(self) -> list[Any]:
         """What a packed store remembers of clips without features, as JSON data."""
@@ -140,28 +141,28 @@ class CheckedShard:
 
     def numbers(self, name: str, dtype: str) -> np.ndarray:
         """A column of numbers."""
-        (rows,) = self._shape(name, 1)
+        rows = len(self._dataset(name, 1))
         offset = self._offset(name, (rows,), np.dtype(dtype))
-        content = self._read(offset, rows * np.dtype(dtype).itemsize)
-        return np.frombuffer(content, dtype)
+        return np.frombuffer(self._read(offset, rows * np.dtype(dtype).itemsize), dtype)
 
-    def _shape(self, name: str, axes: int) -> tuple[int, ...]:
-        # A link may lead out of the file.
-        if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is absent or a link")
-        dataset = self._file[name]
+    def _dataset(self, name: str, axes: int) -> h5py.Dataset:
+        if name not in self._opened:
+            # A link may lead out of the file.
+            if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is absent or a link")
+            self._opened[name] = self._file[name]
+        dataset = self._opened[name]
         if not isinstance(dataset, h5py.Dataset) or len(dataset.shape or ()) != axes:
             raise ValueError(f"{name} is no dataset of {axes} axes")
-        return dataset.shape
+        return dataset
 
     def _offset(self, name: str, shape: tuple[int, ...], dtype: np.dtype | None) -> int:
         """Where a dataset's bytes lie; ``dtype`` None: strings of variable length."""
-        found = self._shape(name, len(shape))
-        dataset = self._file[name]
+        dataset = self._dataset(name, len(shape))
         strings = h5py.check_string_dtype(dataset.dtype)
         fits = dataset.dtype == dtype if dtype else strings and strings.length is None
-        if found != shape or not fits:
-            raise ValueError(f"{name} is {dataset.dtype} {found}, not {dtype or 'text'} {shape}")
+        if dataset.shape != shape or not fits:
+            raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not {dtype} {shape}")
         creation, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
         size = (dtype or _STRING).itemsize * math.prod(shape)
         contiguous = creation.get_layout() == h5py.h5d.CONTIGUOUS
@@ -169,7 +170,7 @@ class CheckedShard:
             raise ValueError(f"{name} does not lie in one piece inside the file")
         if dataset.id.get_storage_size() != size or (size and offset + size > self._size):
             raise ValueError(f"{name} does not lie inside the file")
-        return offset if size and offset is not None else -1
+        return offset if size else -1
 
     def _read(self, offset: int, size: int) -> bytes:
         content = bytearray(size)

@@ -122,13 +122,13 @@ def sum64(array: np.ndarray) -> np.ndarray:
     """A checksum of each vector along the last axis, as uint64.
 
     Seen in 32-bit words, any one changed word changes it for certain, any other damage but for
-    one case in 2^32. Twenty times faster than a CRC-32 of each.
+    one case in 2^32. Three times faster than a CRC-32 of each.
     """
     content = np.ascontiguousarray(array)
     if (content.itemsize * content.shape[-1]) % 4:
         content = np.concatenate([content, np.zeros_like(content[..., :1])], axis=-1)
     words = content.view("<u4")
-    return np.einsum("...j,j->...", words, _weights(words.shape[-1]), dtype="<u8")
+    return np.einsum("...j,j->...", words, _weights(words.shape[-1]))
 
 
 @functools.lru_cache(maxsize=8)
