@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from .encoder import Encoder as Encoder
     from .encoder import load_encoder as load_encoder
     from .errors import ExHuBERTError as ExHuBERTError
-    from .extraction import extract as extract
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import LabelOptions as LabelOptions
+    from .evaluation import SplitOptions as SplitOptions
+    from .heads import FitOptions as FitOptions
+    from .heads import evaluate as evaluate
     from .heads import load_head as load_head
+    from .heads import probe as probe
+    from .heads import train as train
     from .inference import EncoderOutput as EncoderOutput
     from .spec import CLASSES as CLASSES
     from .spec import ExtractionSpec as ExtractionSpec
@@ -28,10 +34,16 @@ _HOME = {
     "EncoderOutput": "inference",
     "ExtractionSpec": "spec",
     "CLASSES": "spec",
-    "extract": "extraction",  # a module of the same name would hide the function
     "FeatureStore": "store",
     "StoreDataset": "dataset",
+    "probe": "heads",
+    "train": "heads",
+    "evaluate": "heads",
     "load_head": "heads",
+    "Evaluation": "evaluation",
+    "LabelOptions": "evaluation",
+    "SplitOptions": "evaluation",
+    "FitOptions": "heads",
     "ExHuBERTError": "errors",
 }
 __all__ = [*_HOME, "__version__"]

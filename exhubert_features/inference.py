@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +17,7 @@ from .checkpoint import Checkpoint, weights_sha256
 from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
 from .fingerprint import ModelIdentity
-from .model import ExHuBERTNetwork, ModelOutput, Reduce
+from .model import ExHuBERTNetwork, ModelOutput, OnState
 from .model.config import ExHuBERTConfig, frame_count
 from .spec import (
     CARD_SAMPLES,
@@ -26,7 +27,7 @@ from .spec import (
     Precision,
     Preprocess,
 )
-from .waveforms import Waveforms, prepare, split_waveforms
+from .waveforms import Waveforms, prepare_batch, split_waveforms
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -93,7 +94,7 @@ class Inference:
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
-        self.device = choose_device(device)
+        self.device = _choose_device(device)
         self.precision = precision
         self.checkpoint = checkpoint
         if checkpoint is None:
@@ -158,7 +159,7 @@ class Inference:
         preprocess: Preprocess = DEFAULT_PREPROCESS,
         truncate: bool = False,
         logits: bool = True,
-        reduce: Reduce | None = None,
+        together: bool | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> EncoderOutput:
         """Encode clips; the same clip gives the same numbers alone and in any batch.
@@ -170,53 +171,92 @@ class Inference:
         lengths
             (B,) samples of each clip when they are padded to one length.
         layers
-            None: all hidden states; an int n: the last n; a list: these ids. Without
+            None: all hidden states; a number: the one of that id; a list: these ids. Without
             ``logits``, layers above the deepest one asked for do not run.
         preprocess
-            ``"masked"``: each clip is normalised over its own samples and padding is masked.
             ``"card"``: as the released model's card does, zero-padded to 3 s, normalised with
-            the padding, unmasked. ``"none"``: the clips are normalised already.
+            the padding, unmasked. ``"masked"``: each clip is normalised over its own samples and
+            padding is masked. ``"none"``: the clips are normalised already.
         truncate
             With ``"card"``: cut clips to 3 s; else longer clips are taken whole.
         logits
             Whether to run the classifier, if the checkpoint has one.
-        reduce
-            See :meth:`ExHuBERTNetwork.forward`; then ``layers`` stacks what it returned.
+        together
+            True: the clips run as one padded batch, which agrees with each clip alone to 1e-5
+            of the states' scale. False: one after the other, which agrees to the last bit.
+            None: one after the other in float32 on a CPU, where it costs little, else together.
         sample_rate
             Rate of the clips; anything but 16,000 is refused, not resampled.
+
+        Returns
+        -------
+        EncoderOutput
+            States (L, B, T, D), logits (B, C) and the frames of each clip.
         """
         if sample_rate != SAMPLE_RATE:
             raise AudioError(
                 f"clips at {sample_rate} Hz",
                 expected=f"{SAMPLE_RATE} Hz",
-                remedy="Resample first, for example with exhubert_features.audio",
+                remedy="Use encoder.predict((waveform, rate)) or encoder.extract((waveform, "
+                "rate)), which resample, or exhubert_features.audio.read_array(name, waveform, "
+                "rate) for the waveform alone",
             )
+        if together is None:
+            together = self.device.type != "cpu" or self.precision != "float32"
         clips = split_waveforms(waveforms, lengths)
-        batch, seen = prepare(clips, preprocess, truncate=truncate)
-        own = [min(len(clip), CARD_SAMPLES) if truncate else len(clip) for clip in clips]
-        frames = torch.tensor([self.frame_count(samples) for samples in own], device=self.device)
-        # The model counts the card's padding as signal; pooling must not.
-        pool = None if reduce is None else lambda hidden, _: reduce(hidden, frames)
+        batch, seen = prepare_batch(clips, preprocess, truncate=truncate)
         rows = list(range(len(clips)))
-        # Equal to the last bit to each clip alone. On a CPU that takes a quarter longer for
-        # clips of one length, and often less time for others, as no padding is computed. A
-        # GPU would idle; `reduce` (extraction) may count on seeing the whole batch.
-        exact = self.precision == "float32" and self.device.type == "cpu"
-        alone = exact and reduce is None and preprocess != "card"
-        with _own_precision(self.device, self.precision):
-            outputs = [
-                self._forward(batch, seen, part, layers=layers, logits=logits, reduce=pool)
-                for part in ([[row] for row in rows] if alone else [rows])
-            ]
+        outputs = [
+            self._forward(batch, seen, part, layers=layers, logits=logits)
+            for part in ([rows] if together else [[row] for row in rows])
+        ]
+        own = [min(len(clip), CARD_SAMPLES) if truncate else len(clip) for clip in clips]
         return EncoderOutput(
             layers=_join_rows([torch.stack(output.hidden_states) for output in outputs]),
             layer_ids=outputs[0].layer_ids,
-            frame_lengths=frames,
+            # The model counts the card's padding as signal; nobody else shall.
+            frame_lengths=torch.tensor(
+                [self.frame_count(samples) for samples in own], device=self.device
+            ),
             logits=None
             if outputs[0].logits is None
             else torch.cat([cast("Tensor", output.logits) for output in outputs]).float(),
             classes=self.classes,
         )
+
+    @torch.no_grad()
+    def visit(
+        self,
+        waves: Sequence[np.ndarray],
+        on_state: OnState,
+        *,
+        layers: Layers = None,
+        preprocess: Preprocess = DEFAULT_PREPROCESS,
+        logits: bool = True,
+    ) -> Tensor | None:
+        """Encode checked clips as one padded batch, handing states over instead of keeping them.
+
+        Parameters
+        ----------
+        waves
+            B clips (N,), float32 at 16 kHz, as :func:`exhubert_features.audio.read_audio`
+            returns them; they are not checked again.
+        on_state
+            Called with the id and the state (B, T, D) of each layer asked for, from the bottom
+            up. With ``"card"``, frames of the padding to 3 s are among the T.
+        layers, preprocess, logits
+            See :meth:`__call__`.
+
+        Returns
+        -------
+        Logits (B, C) in float32, or None without a classifier.
+        """
+        clips = [torch.from_numpy(wave) for wave in waves]
+        batch, seen = prepare_batch(clips, preprocess, truncate=False)
+        output = self._forward(
+            batch, seen, list(range(len(clips))), layers=layers, logits=logits, on_state=on_state
+        )
+        return None if output.logits is None else output.logits.float()
 
     def _forward(
         self,
@@ -226,17 +266,18 @@ class Inference:
         *,
         layers: Layers,
         logits: bool,
-        reduce: Reduce | None,
+        on_state: OnState | None = None,
     ) -> ModelOutput:
         """Run some rows (B, N) of the batch, masked where their lengths ``seen`` differ."""
         lengths = [seen[row] for row in rows]
-        return self.model(
-            batch[rows, : max(lengths)].to(self.device, PRECISIONS[self.precision]),
-            torch.tensor(lengths, device=self.device) if len(set(lengths)) > 1 else None,
-            layers=layers,
-            logits=logits,
-            reduce=reduce,
-        )
+        with _own_precision(self.device, self.precision):
+            return self.model(
+                batch[rows, : max(lengths)].to(self.device, PRECISIONS[self.precision]),
+                torch.tensor(lengths, device=self.device) if len(set(lengths)) > 1 else None,
+                layers=layers,
+                logits=logits,
+                on_state=on_state,
+            )
 
 
 def _join_rows(parts: list[Tensor]) -> Tensor:
@@ -248,7 +289,7 @@ def _join_rows(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def choose_device(device: str | torch.device) -> torch.device:
+def _choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"``; refuse CUDA where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""What flows from stage to stage: one clip planned, one row of features, one failure."""
+"""What flows from stage to stage: a clip planned, a row of features, a failure, a figure."""
 
 from __future__ import annotations
 
@@ -79,3 +79,12 @@ class ClipFailure:
     start: float = 0.0  # seconds inside the file
     end: float | None = None  # None: to its end
     audio_sha256: str = ""  # empty when the clip could not even be planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import UsageError
 
@@ -28,6 +28,50 @@ CLASSES = (
 )
 AROUSAL = {label: label.split("-")[0] for label in CLASSES}
 VALENCE = {label: label.split("-")[1] for label in CLASSES}
+
+
+def marginals(probabilities: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sum class probabilities into levels of arousal and of valence.
+
+    Parameters
+    ----------
+    probabilities
+        Numbers, or arrays of one length, by class.
+
+    Returns
+    -------
+    ``{"arousal": {"low": p, "high": p}, "valence": {"negative": p, "neutral": p, "positive":
+    p}}``; empty unless each class has an arousal and a valence.
+
+    Examples
+    --------
+    >>> marginals({"low-neutral": 0.25, "high-positive": 0.75})["arousal"]
+    {'low': 0.25, 'high': 0.75}
+    """
+    if not probabilities or not set(probabilities) <= set(AROUSAL):
+        return {}
+    summed: dict[str, dict[str, Any]] = {}
+    for name, levels in (("arousal", AROUSAL), ("valence", VALENCE)):
+        summed[name] = dict.fromkeys(dict.fromkeys(levels.values()), 0.0)
+        for label, probability in probabilities.items():
+            summed[name][levels[label]] = summed[name][levels[label]] + probability
+    return summed
+
+
+def arousal_and_valence(probabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Condense class probabilities into two numbers: P(high), and P(positive) - P(negative).
+
+    Empty where :func:`marginals` is.
+    """
+    summed = marginals(probabilities)
+    if not summed:
+        return {}
+    valence = summed["valence"]
+    return {
+        "arousal": summed["arousal"]["high"],
+        "valence": valence["positive"] - valence["negative"],
+    }
+
 
 # Raised whenever our own code changes the numbers it writes for the same weights and audio.
 NUMERICS_VERSION = 1

@@ -81,13 +81,14 @@ def _check_clip(index: int, row: Waveform) -> Tensor:
         raise AudioError(
             f"clip {index} is a {type(row).__name__} without samples",
             expected="an array or tensor of floating-point samples",
-            remedy="Read files first, for example with exhubert_features.extract",
+            remedy="For files and folders use encoder.predict or encoder.extract",
         ) from error
     if clip.ndim != 1:
         raise AudioError(
             f"clip {index} has shape {tuple(clip.shape)}",
             expected="one channel, shape (samples,)",
-            remedy="Average or choose a channel",
+            remedy="Average the channels or choose one, or use encoder.predict or encoder.extract, "
+            "which take any number",
         )
     if not clip.is_floating_point():
         raise AudioError(
@@ -120,13 +121,13 @@ def check_preprocess(preprocess: str) -> None:
         raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
 
 
-def normalise(clip: Tensor) -> Tensor:
+def _normalise(clip: Tensor) -> Tensor:
     """Zero mean and unit variance over all of (N,), as HuBERT's feature extractor does."""
     variance, mean = torch.var_mean(clip, correction=0)
     return (clip - mean) / torch.sqrt(variance + 1e-7)
 
 
-def prepare(
+def prepare_batch(
     clips: Sequence[Tensor], preprocess: Preprocess, *, truncate: bool
 ) -> tuple[Tensor, list[int]]:
     """Normalise the clips and pad them to one batch.
@@ -148,5 +149,5 @@ def prepare(
             torch.nn.functional.pad(clip, (0, max(0, CARD_SAMPLES - len(clip)))) for clip in rows
         ]
     if preprocess != "none":
-        rows = [normalise(clip) for clip in rows]
+        rows = [_normalise(clip) for clip in rows]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), [len(row) for row in rows]

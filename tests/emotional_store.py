@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation import Labels
 from exhubert_features.fingerprint import Fingerprint, ModelIdentity
 from exhubert_features.records import ClipFailure, ClipFeatures
 from exhubert_features.spec import ExtractionSpec
@@ -54,7 +54,7 @@ class _Rows(list):
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:
-    return join_labels(store_rows(store), target=target)
+    return Labels.from_store(store, target=target)
 
 
 def _rows(

@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from exhubert_features.metrics import (
-    CLASSIFICATION,
-    REGRESSION,
-    class_recalls,
-    moments,
-    unweighted_average_recall,
-)
 
 from exhubert_features.evaluation.comparison import compare
 from exhubert_features.evaluation.intervals import (
     classification_figures,
     regression_figures,
     retraining_share,
+)
+from exhubert_features.evaluation.metrics import (
+    CLASSIFICATION,
+    REGRESSION,
+    class_recalls,
+    moments,
+    unweighted_average_recall,
 )
 
 CLASSES = ("angry", "happy", "neutral", "sad")
@@ -327,9 +327,13 @@ def print_pipeline(repeats: int) -> None:
 def print_paired(repeats: int) -> None:
     """Two predictions of the same clips."""
     heads = ("before", "after", "interval")
-    rows = [(f"G={groups}", paired_errors(groups, repeats)) for groups in (2, 3, *GROUPS, 6)]
+    rows = [
+        (f"G={groups}", paired_errors(groups, repeats)) for groups in sorted((2, 3, 6, *GROUPS))
+    ]
     _print("p <= .05, two equal predictions", heads, rows)
-    rows = [(f"G={groups}", paired_errors(groups, repeats, edge=0.6)) for groups in (6, *GROUPS)]
+    rows = [
+        (f"G={groups}", paired_errors(groups, repeats, edge=0.6)) for groups in sorted((6, *GROUPS))
+    ]
     _print("p <= .05, the first better (power)", heads, rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import soundfile
 
 from exhubert_features import audio
-from exhubert_features.audio.libsndfile import JoinedRuns
-from exhubert_features.audio.mpeg import JUNK, after_id3, parse_header, scan_mpeg
+from exhubert_features.audio.libsndfile import _JoinedRuns
+from exhubert_features.audio.mpeg import JUNK, _parse_header, after_id3, scan_mpeg
 from exhubert_features.errors import AudioError
 
 DATA = Path(__file__).parent / "data" / "audio"
@@ -114,7 +115,7 @@ def test_files_put_end_to_end_are_read_to_the_end(tmp_path: Path) -> None:
 
 def with_vbri(content: bytes, frames: int) -> bytes:
     """Put the other kind of counting header before a file, as Fraunhofer's encoder does."""
-    header = parse_header(content[:4])
+    header = _parse_header(content[:4])
     assert header is not None
     frame = bytearray(content[:4] + bytes(header.size - 4))
     frame[36:42], frame[50:54] = b"VBRI\0\1", frames.to_bytes(4, "big")
@@ -165,7 +166,7 @@ def test_id3_lengths_have_seven_bits_a_byte() -> None:
 
 def test_joined_runs_are_one_file() -> None:
     content = bytes(range(100))
-    runs = JoinedRuns(io.BytesIO(content), ((10, 20), (50, 55), (90, 100)), 1)
+    runs = _JoinedRuns(io.BytesIO(content), ((10, 20), (50, 55), (90, 100)), 1)
     want = content[10:20] + content[50:55] + content[90:]
     assert runs.read(100) == want
     for place in range(len(want)):
@@ -180,7 +181,7 @@ def test_an_error_of_the_disk_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(raw: object, place: int, count: int) -> bytes:
         raise OSError(5, "Input/output error")
 
-    runs = JoinedRuns(io.BytesIO(bytes(10)), ((0, 10),), 1)
+    runs = _JoinedRuns(io.BytesIO(bytes(10)), ((0, 10),), 1)
     monkeypatch.setattr(libsndfile, "read_at", fail)
     assert runs.read(4) == b""
     assert runs.error is not None and runs.error.errno == 5
@@ -219,3 +220,17 @@ def test_files_made_here(tmp_path: Path, tool: str, options: list[str], rate: in
     assert stream.frames is not None
     found = check(target, len(wave) if stream.trimmed else stream.frames * stream.samples)
     assert 20 * RATE <= len(found) <= 20 * RATE + 3 * 1152
+
+
+@pytest.mark.parametrize("name", ["lame_variable_bare.mp3", "lame_variable.mp3"])
+def test_mp3_inside_a_wav_is_mp3(tmp_path: Path, name: str) -> None:
+    content = (DATA / name).read_bytes()
+    layer3 = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 1393)
+    chunks = b"fmt " + struct.pack("<I", len(layer3)) + layer3
+    chunks += b"fact" + struct.pack("<II", 4, 3 * RATE)
+    chunks += b"data" + struct.pack("<I", len(content)) + content + b"LIST\x04\0\0\0abcd"
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks)
+    assert soundfile.info(path).subtype == "MPEG_LAYER_III"
+    wave = check(path, LENGTHS[name])
+    np.testing.assert_array_equal(wave, audio.read_audio(str(DATA / name)))

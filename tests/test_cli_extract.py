@@ -19,9 +19,11 @@ import soundfile
 
 from exhubert_features import FeatureStore
 from exhubert_features.checkpoint.saving import write_random_checkpoint
-from exhubert_features.cli import main, progress
-from exhubert_features.cli.progress import Interrupt, Progress
+from exhubert_features.cli import main
+from exhubert_features.cli.interrupt import Interrupt
 from exhubert_features.cli.wording import count, duration, size
+from exhubert_features.extraction import progress
+from exhubert_features.extraction.progress import Progress
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -50,7 +52,7 @@ def test_extract_and_resume(
     corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    assert run(corpus, "-o", store, "--model", model, "--pool", "mean,std") == 0
+    assert run(corpus, "-o", store, "--model", model, "--pools", "mean,std") == 0
     out, err = capsys.readouterr()
     assert "5 clips, 5.0 s of audio" in out
     assert "free" in out
@@ -61,11 +63,11 @@ def test_extract_and_resume(
     assert sorted(found.ids) == [f"{index}.wav" for index in range(5)]
     assert found["0.wav"].pooled.shape == (3, 2, 32)
     soundfile.write(corpus / "new.wav", noise(20_000), 16_000)
-    assert run(corpus, "-o", store, "--model", model, "--pool", "mean,std") == 0
+    assert run(corpus, "-o", store, "--model", model, "--pools", "mean,std") == 0
     out, err = capsys.readouterr()
     assert "Plan: 1 clip, 1.2 s" in out
     assert "In the store already: 5 clips" in out
-    assert "1 of 1 clips" in err
+    assert "1 of 1 clip" in err
     assert len(FeatureStore(store)) == 6
 
 
@@ -206,9 +208,9 @@ def test_ctrl_c_keeps_what_is_done(
 ) -> None:
     update = Progress.update
 
-    def update_and_press(self: Progress, seconds: float, *, failed: bool) -> None:
-        update(self, seconds, failed=failed)
-        if self._done == 2:
+    def update_and_press(self: Progress, seconds: float = 0.0, **counts: int) -> None:
+        update(self, seconds, **counts)
+        if counts and self._done == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Progress, "update", update_and_press)
@@ -255,33 +257,68 @@ def test_killed_and_started_again(corpus: Path, model: Path, tmp_path: Path) -> 
     assert len(found) == len(set(found.ids)) == 65
 
 
-def test_progress_on_a_terminal() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+@pytest.mark.filterwarnings("error")
+def test_progress_on_a_terminal() -> None:
+    """Files hold a little more than their headers say, which the bar must not mind."""
     stream = Terminal()
     bar = Progress(4, 8.0, stream=stream)
-    for _ in range(4):
-        bar.update(2.0, failed=False)
+    for failed in (0, 0, 0, 1):
+        bar.update(2.1, clips=1, failed=failed)
     bar.close()
     text = stream.getvalue()
     assert "100%" in text
-    for part in ("4 of 4 clips", "clips/s", "x real time", "left"):
+    for part in ("4 of 4 clips", "1 failed", "clips/s", "x real time"):
         assert part in text
 
 
 def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    stream = io.StringIO()
+    clock, stream = Clock(monkeypatch), io.StringIO()
     lines = Progress(1000, 2000.0, stream=stream)
     for second in range(100):
-        now = 1000.0 + second
-        lines.update(2.0, failed=second % 10 == 0)
+        clock.now = 1000.0 + second
+        lines.update(2.0, clips=1, failed=second % 10 == 0)
     assert stream.getvalue().count("\n") == 3  # after 30, 60 and 90 s
     first = stream.getvalue().splitlines()[0]
-    assert first == "31 of 1,000 clips, 4 failed, 1.0 clips/s, 2.1x real time, 0:15:38 left"
+    assert first == ("31 of 1,000 clips, 4 failed, 1.0 clips/s, 2.0x real time, about 16 min left")
+
+
+def test_no_guess_at_the_time_left_before_it_is_worth_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch warms the model up and says nothing of the speed."""
+    clock, stream = Clock(monkeypatch), Terminal()
+    bar = Progress(1000, 2000.0, stream=stream)
+    clock.now += 40.0
+    bar.update(16.0, clips=8)
+    assert "left" not in bar._state() and "real time" not in bar._state()
+    clock.now += 2.0
+    bar.update(16.0, clips=8)
+    assert "8.0x real time" in bar._state() and "left" not in bar._state()
+    clock.now += 8.0
+    bar.update(64.0, clips=32)
+    assert bar._state().endswith("about 4 min left")
+
+
+def test_one_long_recording_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    lines = Progress(1, 3600.0, stream=stream)
+    for _ in range(5):
+        clock.now += 31.0
+        lines.update(60.0)
+    assert stream.getvalue().splitlines()[-1] == (
+        "0 of 1 clip, 8 %, 1.9x real time, about 28 min left"
+    )
 
 
 def test_wording() -> None:

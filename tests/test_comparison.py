@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import simulation
-from exhubert_features.metrics import REGRESSION, Interval, concordance
 from scipy.special import ndtr
 
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation import comparison
 from exhubert_features.evaluation.comparison import compare, holm
+from exhubert_features.evaluation.metrics import REGRESSION, Interval, concordance
 
 
 def mixed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,13 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import simulation
-from exhubert_features.metrics import CLASSIFICATION, Interval, Statistic
 
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation.comparison import compare
 from exhubert_features.evaluation.intervals import (
     Basis,
-    basis,
+    basis_of,
     classification_figures,
     group_warnings,
     interval_words,
@@ -21,6 +20,7 @@ from exhubert_features.evaluation.intervals import (
     retraining_share,
 )
 from exhubert_features.evaluation.jackknife import Units, jackknife
+from exhubert_features.evaluation.metrics import CLASSIFICATION, Interval, Statistic
 
 CLASSES = ("a", "b")
 
@@ -121,7 +121,7 @@ def test_a_class_that_few_have_is_measured_on_those_who_have_it() -> None:
     assert everybody["uar"].low < everybody["uar"].value < everybody["uar"].high
 
 
-def test_a_class_of_one_speaker_varies_by_its_clips() -> None:
+def test_a_class_of_one_speaker_has_its_recall_over_clips_and_counts_in_uar() -> None:
     truth, guess, groups = mixed(speakers=8)
     kept = (truth != 0) | (groups == 2)
     truth, guess, groups = truth[kept], guess[kept], groups[kept]
@@ -141,8 +141,8 @@ def test_a_class_of_one_speaker_varies_by_its_clips() -> None:
 @pytest.mark.parametrize("names", [None, np.zeros(60), np.arange(60)])
 def test_no_second_group_means_over_clips_and_says_so(names: np.ndarray | None) -> None:
     truth, guess, speakers = spoken([12, 14, 18], of=20)
-    assert basis(names, 60) == Basis(unit="clip", count=60)
-    assert basis(speakers, 60) == Basis(unit="group", count=3)
+    assert basis_of(names, 60) == Basis(unit="clip", count=60)
+    assert basis_of(speakers, 60) == Basis(unit="group", count=3)
     found = classification_figures(truth, guess, groups=names, classes=CLASSES)
     assert found == classification_figures(truth, guess, groups=None, classes=CLASSES)
     values = regression_figures(truth + guess * 0.5, guess * 1.0, groups=names)
@@ -345,9 +345,10 @@ def test_coverage(groups: int) -> None:
 
 @pytest.mark.slow
 def test_coverage_of_a_rare_class() -> None:
-    for holders in (2, 4):
+    for holders in (1, 2, 4):
         found = simulation.class_coverage(simulation.World(holders=holders), 24, 300)
+        assert_share(found["uar"][1], 0.93, 1, 300)
         before, after = found["recall angry"]
         assert before < 0.88
-        assert_share(after, 0.93, 1, 300)
-        assert_share(found["uar"][1], 0.93, 1, 300)
+        if holders > 1:  # of one speaker nothing can be said of others, and a warning says so
+            assert_share(after, 0.93, 1, 300)

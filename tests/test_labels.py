@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from exhubert_features.errors import LabelError
-from exhubert_features.evaluation import join_labels, read_table
+from exhubert_features.evaluation import LabelOptions, join_labels
 
 CLIPS = [
     {"id": "a", "clip_id": "a", "file": "/data/wav/a.wav", "speaker": "1"},
     {"id": "b", "clip_id": "b", "file": "/data/wav/b.wav", "speaker": "1"},
     {"id": "c", "clip_id": "c", "file": "/data/wav/c.wav", "speaker": "2"},
 ]
+
+
+DROP = LabelOptions(drop_unlabelled=True)
 
 
 def table(**emotions: str) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ def test_join_on_file_where_the_corpus_has_moved() -> None:
         for speaker in "wxyz"  # the table has more speakers than the store, under the same names
         for n in range(3)
     ]
-    labels = join_labels(clips, rows, target="emotion", group=None, drop_unlabelled=True)
+    labels = join_labels(clips, rows, target="emotion", group=None, options=DROP)
     assert labels.values.tolist() == [0, 0, 0, 1, 1, 1] and labels.classes == ("x", "y")
     moved = "Files under D:/theirs in the labels were taken for those under mine/corpus"
     assert labels.warnings[0] == moved
@@ -104,7 +104,7 @@ def test_missing_and_extra_labels_are_counted_named_and_dropped_only_when_asked(
         join_labels(CLIPS, rows, target="emotion")
     assert "no label, group or split for 1 clip (c)" in str(caught.value)
     assert "no clip in the store for 2 labels (d, e)" in str(caught.value)
-    labels = join_labels(CLIPS, rows, target="emotion", drop_unlabelled=True)
+    labels = join_labels(CLIPS, rows, target="emotion", options=DROP)
     assert labels.ids.tolist() == ["a", "b"]
     assert labels.rows.tolist() == [0, 1]
     assert len(labels.warnings) == 2
@@ -128,10 +128,10 @@ def test_duplicates_are_named_and_conflicts_never_dropped() -> None:
     rows = table(a="x", b="y", c="x")
     with pytest.raises(LabelError, match=r"more than one row for 1 label \(a\)"):
         join_labels(CLIPS, [*rows, rows[0]], target="emotion")
-    assert len(join_labels(CLIPS, [*rows, rows[0]], target="emotion", drop_unlabelled=True)) == 3
+    assert len(join_labels(CLIPS, [*rows, rows[0]], target="emotion", options=DROP)) == 3
     conflict = [*rows, {**rows[0], "emotion": "y"}]
     with pytest.raises(LabelError, match=r"contradict each other for 1 clip \(a\)"):
-        join_labels(CLIPS, conflict, target="emotion", drop_unlabelled=True)
+        join_labels(CLIPS, conflict, target="emotion", options=DROP)
 
 
 def test_only_the_first_culprits_are_named() -> None:
@@ -152,8 +152,8 @@ def test_mapping_merges_and_leaves_out() -> None:
         CLIPS,
         table(a="exc", b="hap", c="xxx"),
         target="emotion",
-        mapping={"exc": "hap", "hap": "hap", "xxx": ""},
         classes=("ang", "hap"),
+        options=LabelOptions(mapping={"exc": "hap", "hap": "hap", "xxx": ""}),
     )
     assert labels.values.tolist() == [1, 1]
     assert labels.warnings == ("Left out by the label map: 1 of 3 clips",)
@@ -172,9 +172,17 @@ def test_regression_is_recognised_or_said() -> None:
     np.testing.assert_array_equal(floats.values, [1.5, 2, -3])
     whole = table(a="1", b="2", c="3")
     assert join_labels(CLIPS, whole, target="emotion").classes == ("1", "2", "3")
-    assert join_labels(CLIPS, whole, target="emotion", task="regression").task == "regression"
+    assert (
+        join_labels(CLIPS, whole, target="emotion", options=LabelOptions(task="regression")).task
+        == "regression"
+    )
     with pytest.raises(LabelError, match=r"no finite number .* for 1 clip \(b\)"):
-        join_labels(CLIPS, table(a="1", b="inf", c="3"), target="emotion", task="regression")
+        join_labels(
+            CLIPS,
+            table(a="1", b="inf", c="3"),
+            target="emotion",
+            options=LabelOptions(task="regression"),
+        )
     with pytest.raises(LabelError, match=r"no finite number .* for 1 clip \(b\)"):
         join_labels(CLIPS, table(a="1.5", b="high", c="3"), target="emotion")
 
@@ -191,40 +199,5 @@ def test_what_is_not_a_number_is_a_missing_label(nothing: str) -> None:
     rows = table(a="1.5", b=nothing, c="3")
     with pytest.raises(LabelError, match=r"no label, group or split for 1 clip \(b\)"):
         join_labels(CLIPS, rows, target="emotion")
-    labels = join_labels(CLIPS, rows, target="emotion", drop_unlabelled=True)
+    labels = join_labels(CLIPS, rows, target="emotion", options=DROP)
     assert labels.task == "regression" and labels.values.tolist() == [1.5, 3]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("x.csv", '\ufeffid,emotion\na,sad\n007,"hot, dry"\n'),
-        ("x.tsv", "id\temotion\na\tsad\n007\thot, dry\n"),
-        ("x.csv", "id;emotion\na;sad\n007;hot, dry\n"),
-        ("x.json", '{"a": {"emotion": "sad"}, "007": {"emotion": "hot, dry"}}'),
-        ("x.json", '[{"id": "a", "emotion": "sad"}, {"id": "007", "emotion": "hot, dry"}]'),
-    ],
-)
-def test_tables_of_every_kind(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_table(tmp_path / name) == [
-        {"id": "a", "emotion": "sad"},
-        {"id": "007", "emotion": "hot, dry"},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.csv", b"id,emotion\na\n", r"1 rows with more or fewer cells.*line 2"),
-        ("x.csv", b"id,emotion\na,\xff\n", "cannot read labels"),
-        ("x.json", b"{", "cannot read labels"),
-        ("x.json", json.dumps({"a": 1}).encode(), "is not a table"),
-    ],
-)
-def test_broken_tables(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(LabelError, match=message):
-        read_table(tmp_path / name)
-    with pytest.raises(LabelError, match="cannot read labels"):
-        read_table(tmp_path / "absent.csv")

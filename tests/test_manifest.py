@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction.sources import Plan, plan_clips
+from exhubert_features.extraction import Plan, plan_clips
 
 RATE = 16_000
 
@@ -75,7 +77,8 @@ def test_recordings_that_cannot_be_read_are_not_passed_over(corpus: Path) -> Non
     (corpus / "audio" / "phone.m4a").write_bytes(b"\0\0\0 ftypM4A ")
     (corpus / "audio" / "gone.wav").symlink_to("nowhere.wav")
     plan = plan_clips(corpus / "audio")
-    assert kinds(plan) == {"phone.m4a": "unreadable", "gone.wav": "missing"}
+    # Cut off for who looks into its boxes; another word would do, but not silence.
+    assert kinds(plan) == {"phone.m4a": "truncated", "gone.wav": "missing"}
     assert len(plan.clips) == 2
 
 
@@ -244,3 +247,90 @@ def test_a_typo_among_others_is_recorded(corpus: Path) -> None:
     plan = plan_clips([corpus / "audio" / "a.wav", corpus / "typo.wav"])
     assert len(plan.clips) == 1
     assert list(kinds(plan).values()) == ["missing"]
+
+
+def test_the_order_of_the_source_is_kept(corpus: Path) -> None:
+    path = table(corpus, "id,file\nx,gone.wav\ny,audio/a.wav\nz,\nw,audio/sub/b.flac\n")
+    assert [clip.id for clip in plan_clips(path).planned] == ["x", "y", "z", "w"]
+
+
+def test_data_root_holds_what_is_not_beside_the_manifest(corpus: Path) -> None:
+    (corpus / "lists").mkdir()
+    path = table(corpus / "lists", "file\naudio/a.wav\n")
+    assert kinds(plan_clips(path)) == {"audio/a.wav": "missing"}
+    (clip,) = plan_clips(path, data_root=corpus).clips
+    assert clip.file == str(corpus / "audio" / "a.wav")
+
+
+WAVE = np.random.default_rng(0).normal(0, 0.1, 8_000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("source", "ids_and_samples"),
+    [
+        (WAVE, [("0", 8_000)]),
+        (torch.tensor(WAVE), [("0", 8_000)]),
+        ((WAVE, 8_000), [("0", 16_000)]),
+        ((WAVE, 8_000.0), [("0", 16_000)]),
+        ([WAVE, (WAVE, 32_000)], [("0", 8_000), ("1", 4_000)]),
+        ((WAVE, WAVE), [("0", 8_000), ("1", 8_000)]),
+        ({"a": torch.tensor(WAVE)}, [("a", 8_000)]),
+    ],
+)
+def test_arrays_of_every_kind(source: object, ids_and_samples: list[tuple[str, int]]) -> None:
+    plan = plan_clips(source)  # type: ignore[arg-type]
+    assert [(clip.id, clip.samples) for clip in plan.clips] == ids_and_samples
+
+
+@pytest.mark.parametrize("layout", ["samples first", "channels first"])
+def test_channels_of_arrays(layout: str) -> None:
+    both = np.stack([WAVE, 0.5 * WAVE[::-1]])
+    source = both.T if layout == "samples first" else both
+    for channel, expected in [(None, both.mean(axis=0)), (0, both[0]), (1, both[1])]:
+        plan = plan_clips(source, channel=channel)
+        np.testing.assert_array_equal(plan.arrays["0"][0], expected)
+    assert kinds(plan_clips(source, channel=2)) == {"0": "channel"}
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.zeros((300, 400)), "channel"),  # a matrix of features
+        (np.zeros((2, 2, 800)), "channel"),
+        (np.zeros((800, 2), np.int16), "dtype"),
+        ((WAVE, 44_100.5), "rate"),
+    ],
+)
+def test_arrays_that_are_no_audio(array: object, kind: str) -> None:
+    assert kinds(plan_clips([array])) == {"0": kind}  # type: ignore[list-item]
+
+
+def test_audformat_tables(corpus: Path) -> None:
+    name = str(corpus / "audio" / "sub" / "b.flac")
+    index = pd.MultiIndex.from_arrays(
+        [[name, name], pd.to_timedelta([0.5, 0], unit="s"), pd.to_timedelta([1.5, None], unit="s")],
+        names=["file", "start", "end"],
+    )
+    frame = pd.DataFrame({"emotion": ["joy", None], "age": [3, 4]}, index=index)
+    for source in (index, frame, frame.reset_index()):
+        first, second = plan_clips(source).clips
+        assert (first.file, first.start, first.end) == (name, 0.5, 1.5)
+        assert (second.start, second.end, second.samples) == (0.0, None, 32_000)
+        assert (first.id, second.id) == (f"{name}@0.5-1.5", name)
+    assert plan_clips(frame).clips[0].meta == {"emotion": "joy", "age": "3"}
+    assert plan_clips(frame).clips[1].meta == {"emotion": "", "age": "4"}
+    named = plan_clips(frame.assign(id=["x", "y"]))
+    assert ids(named) == ["x", "y"]
+    (whole,) = plan_clips(pd.Index([name], name="file")).clips
+    assert whole.audio_sha256 == second.audio_sha256
+    with pytest.raises(UsageError, match="the table has the columns age"):
+        plan_clips(frame[["age"]].reset_index(drop=True))
+
+
+def test_what_is_no_source_is_named(corpus: Path) -> None:
+    with pytest.raises(UsageError, match="a ndarray among the inputs"):
+        plan_clips([corpus / "audio", WAVE])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="a is a str"):
+        plan_clips({"a": "a.wav"})  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match="a int among the inputs"):
+        plan_clips((16_000, WAVE))  # type: ignore[arg-type]

@@ -6,21 +6,22 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 
 from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.encoder import load_encoder
 from exhubert_features.errors import FingerprintMismatch, UsageError
-from exhubert_features.extraction import extract
 from exhubert_features.heads import HeadConfig, build_head, load_head, save_head
-from exhubert_features.prediction import Prediction, marginals, predict, prediction_spec
-from exhubert_features.report.timeline import draw_timeline
-from exhubert_features.spec import CLASSES, ExtractionSpec
+from exhubert_features.report.timeline import clock, draw_timeline
+from exhubert_features.spec import CLASSES, ExtractionSpec, arousal_and_valence, marginals
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -59,7 +60,7 @@ def write_head(
         width=32,
     )
     head = build_head(config)
-    head.fingerprint = extract({"x": noise(800)}, load_encoder(model), spec).fingerprint
+    head.fingerprint = load_encoder(model).extract(noise(800), spec=spec).fingerprint
     save_head(head, folder)
     return folder
 
@@ -77,17 +78,20 @@ def test_marginals() -> None:
     assert found["valence"] == pytest.approx({"negative": 0.25, "neutral": 0.32, "positive": 0.43})
     assert marginals({"joy": 0.5, "high-positive": 0.5}) == {}
     assert marginals({}) == {}
+    both = arousal_and_valence(scores)
+    assert both == pytest.approx({"arousal": 0.7, "valence": 0.43 - 0.25})
+    assert arousal_and_valence({"joy": 1.0}) == {}
 
 
 def test_probabilities_are_the_encoders(model: Path) -> None:
     encoder = load_encoder(model, device="cpu")
     wave = noise(30_000)
-    spec = prediction_spec(None, ExtractionSpec(), timeline=False)
-    (found,) = predict(extract({"a": wave}, encoder, spec))
-    assert isinstance(found, Prediction)
-    wanted = encoder([wave], preprocess="card").probabilities[0]
-    np.testing.assert_allclose(found.scores, wanted, atol=1e-6)
-    assert found.label == CLASSES[int(wanted.argmax())]
+    found = encoder.predict(wave).iloc[0]
+    wanted = encoder([wave]).probabilities[0].double().numpy()
+    np.testing.assert_allclose(found[list(CLASSES)].astype(float), wanted, atol=1e-6)
+    assert found["label"] == CLASSES[int(wanted.argmax())]
+    assert found["arousal"] == pytest.approx(wanted[3:].sum(), abs=1e-6)
+    assert found["valence"] == pytest.approx(wanted[[2, 5]].sum() - wanted[[0, 3]].sum(), abs=1e-6)
 
 
 def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,12 +120,16 @@ def test_json_and_csv_say_the_same(
     assert sum(long["probabilities"].values()) == pytest.approx(1)
     code, out, _ = run(capsys, recordings, "--model", model, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
+    bad, *rows = rows
+    assert (bad["id"], bad["error_kind"], bad["label"]) == ("bad.wav", "unreadable", "")
+    assert bad["error"] == content["failures"][0]["reason"]
     assert [row["id"] for row in rows] == ["long.wav", "short.wav"]
     for label in CLASSES:
         assert float(rows[0][label]) == pytest.approx(long["probabilities"][label], abs=1e-6)
     assert float(rows[1]["valence_positive"]) == pytest.approx(
         short["valence"]["positive"], abs=1e-6
     )
+    assert float(rows[1]["arousal"]) == pytest.approx(short["arousal"]["high"], abs=1e-6)
 
 
 def test_timeline(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,32 +141,72 @@ def test_timeline(model: Path, recordings: Path, capsys: pytest.CaptureFixture[s
     assert len(out.splitlines()) == 1 + 3
 
 
+def drawn(path: Path, classes: tuple[str, ...], scores: np.ndarray, seconds: float = 4.5) -> Figure:
+    """The figure that ``draw_timeline`` writes, with windows every second of the same scores."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+    names = classes or ("t",)
+    windows = [
+        {"start": start, "end": start + 3, **dict(zip(names, scores, strict=True))}
+        for start in np.arange(0, max(seconds - 3, 0) + 0.5, 1.0)
+    ]
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", keep)
+        draw_timeline(
+            path,
+            noise(round(seconds * 16_000)),
+            windows,
+            classes=classes,
+            target="t",
+            title="take_$1.wav",
+        )
+    return figures[0]
+
+
 @pytest.mark.parametrize("classes", [CLASSES, ("joy", "anger"), ()])
-def test_plots(tmp_path: Path, classes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("seconds", [0.025, 4.5])
+def test_plots(tmp_path: Path, classes: tuple[str, ...], seconds: float) -> None:
     """For the released classes, for others, and for values; a title is not a formula."""
     scores = np.full(len(classes) or 1, 1 / (len(classes) or 1))
-    windows = [
-        Prediction(
-            id="x", file="x", start=start, end=start + 3, classes=classes, scores=scores, target="t"
-        )
-        for start in (0.0, 1.0, 1.5)
-    ]
-    draw_timeline(tmp_path / "a.png", noise(72_000), windows, title="take_$1.wav")
-    draw_timeline(tmp_path / "b.png", np.zeros(400, np.float32), windows[:1], title="x")
-    for name in ("a.png", "b.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    drawn(tmp_path / "a.png", classes, scores, seconds)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_plot_shows_arousal(tmp_path: Path) -> None:
     """The same valence with all arousal low, and with all of it high."""
-    pictures = []
-    for scores in ((0.2, 0.3, 0.5, 0, 0, 0), (0, 0, 0, 0.2, 0.3, 0.5)):
-        window = Prediction(
-            id="x", file="x", start=0, end=3, classes=CLASSES, scores=np.array(scores), target="t"
-        )
-        draw_timeline(tmp_path / "a.png", noise(48_000), [window], title="x")
-        pictures.append((tmp_path / "a.png").read_bytes())
-    assert pictures[0] != pictures[1]
+    for scores, high in (((0.2, 0.3, 0.5, 0, 0, 0), 0.0), ((0, 0, 0, 0.2, 0.3, 0.5), 1.0)):
+        figure = drawn(tmp_path / "a.png", CLASSES, np.array(scores))
+        line = figure.axes[1].get_lines()[0]
+        np.testing.assert_allclose(line.get_ydata(), high)
+
+
+def test_long_recordings_have_no_worm_of_dots_and_a_clock(tmp_path: Path) -> None:
+    scores = np.full(6, 1 / 6)
+    short = drawn(tmp_path / "a.png", CLASSES, scores, 30.0)
+    long = drawn(tmp_path / "a.png", CLASSES, scores, 300.0)
+    dots = [[line.get_marker() for line in figure.axes[1].get_lines()] for figure in (short, long)]
+    assert "." in dots[0] and "." not in dots[1]
+    labels = [text.get_text() for text in long.axes[-1].get_xticklabels()]
+    assert "1:00" in labels and "4:30" in labels
+    assert long.axes[-1].get_xlabel() == "time (min:s)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "text"),
+    [
+        (75, {}, "1:15"),
+        (59.96, {}, "1:00"),
+        (3675, {"hours": True}, "1:01:15"),
+        (1.24, {"tenths": True}, "0:01.2"),
+    ],
+)
+def test_clock(seconds: float, options: dict[str, bool], text: str) -> None:
+    assert clock(seconds, **options) == text
 
 
 def test_plot_of_a_recording(
@@ -186,7 +234,7 @@ def test_a_head_gets_the_features_it_was_trained_on(
     )
     found = json.loads(out)["predictions"][0]
     head = load_head(head_folder)
-    wide = extract(recordings / "long.wav", load_encoder(model, device="cpu"), spec)
+    wide = load_encoder(model, device="cpu").extract(recordings / "long.wav", spec=spec)
     wanted = head.predict_features(wide, fingerprint=wide.fingerprint)  # type: ignore[arg-type]
     np.testing.assert_allclose(list(found["probabilities"].values()), wanted.scores[0], atol=1e-5)
     assert list(found["probabilities"]) == ["calm", "loud", "sad"]
@@ -203,7 +251,10 @@ def test_a_head_over_time(
     _, out, _ = run(capsys, long, "--model", model, *options)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 5
-    assert {row["target"] for row in rows} == {"arousal"}
+    assert all(np.isfinite(float(row["arousal"])) for row in rows)
+    _, out, _ = run(capsys, long, "--model", model, "--head", head, "--format", "json")
+    (found,) = json.loads(out)["predictions"]
+    assert found["target"] == "arousal" and np.isfinite(found["value"])
     assert picture.exists()
 
 
@@ -229,6 +280,9 @@ def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixtur
         (["--channel", 1], 3),
         (["--plot", recordings / "picture.xyz"], 2),
         (["--plot", recordings / "nowhere" / "picture.png"], 2),
+        (["-o", recordings / "predictions.docx"], 2),
+        (["-o", recordings / "nowhere" / "predictions.csv"], 2),
+        (["-o", recordings / "short.wav"], 2),
     ]
     for options, expected in wrong:
         code, _, err = run(capsys, short, "--model", model, *options)
@@ -237,3 +291,43 @@ def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixtur
     code, _, err = run(capsys, short, "--model", bare)
     assert code == UsageError.exit_code
     assert "no classifier" in err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".parquet"])
+def test_a_file_of_predictions(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    (recordings / "bad.wav").write_text("no audio")
+    path = recordings / f"predictions{suffix}"
+    options = [recordings, "--model", model, "-o", path]
+    code, out, err = run(capsys, *options)
+    assert (code, out) == (3, "")
+    assert "2 predictions, 1 failed" in err
+    if suffix == ".json":
+        ids = [row["id"] for row in json.loads(path.read_text())["predictions"]]
+    else:
+        read = {".csv": pd.read_csv, ".tsv": pd.read_table, ".parquet": pd.read_parquet}[suffix]
+        table = read(path)
+        assert table["error"].notna().tolist() == [True, False, False]
+        np.testing.assert_allclose(table[list(CLASSES)].sum(axis=1), [0, 1, 1], atol=1e-5)
+        ids = table["id"].tolist()[1:]
+    assert ids == ["long.wav", "short.wav"]
+    before = path.read_bytes()
+    code, _, err = run(capsys, *options)
+    assert code == 2 and "--force" in err
+    assert path.read_bytes() == before
+    path.write_text("old")
+    assert run(capsys, *options, "--force")[0] == 3
+    assert path.read_bytes() == before
+    assert not [name for name in recordings.iterdir() if name.name.startswith(".")]
+
+
+def test_a_timeline_shows_its_progress(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "long.wav", noise(16_000 * 40), 16_000)
+    soundfile.write(tmp_path / "short.wav", noise(16_000), 16_000)
+    _, _, err = run(capsys, tmp_path / "long.wav", "--model", model, "--timeline")
+    assert "1 of 1 clip" in err and "x real time" in err
+    _, _, err = run(capsys, tmp_path / "short.wav", "--model", model, "--timeline")
+    assert err == ""

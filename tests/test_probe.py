@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from emotional_store import BEST, LAYERS, labels_of, write_emotional_store
 
-from exhubert_features.evaluation.outcome import evaluated_rows, main_score
-from exhubert_features.evaluation.splits import make_protocol
+from exhubert_features.evaluation.outputs import best_of, loss, main_score
+from exhubert_features.evaluation.splits import SplitOptions, make_protocol
 from exhubert_features.heads.layerwise import Probe, _Plan, layer_curve, probe_outcome, run_probe
 from exhubert_features.heads.linear import SHRINKAGES
 from exhubert_features.store import FeatureStore
@@ -37,7 +37,7 @@ def test_finds_the_layer_that_knows(store: FeatureStore) -> None:
     np.testing.assert_allclose(probe.weights.sum(axis=1), 1, atol=1e-5)
     assert (probe.weights.argmax(axis=1) == BEST).all()
     outcome = probe_outcome(probe, labels, protocol)
-    assert outcome.main(labels, protocol).value > 0.9
+    assert outcome.main.value > 0.9
     assert {choice["layer"] for choice in outcome.chosen} == {BEST}
     assert not np.isnan(outcome.outputs).any()
 
@@ -71,12 +71,13 @@ def test_shared_fits_equal_separate_ones(store: FeatureStore) -> None:
         return fitted(features[rows]).numpy()
 
     for number, fold in enumerate(protocol.folds):
-        scores = []
+        scores, losses = [], []
         for shrinkage in SHRINKAGES:
             held = [fit_apart(part.train, shrinkage, part.held) for part in fold.inner]
             rows = np.concatenate([part.held for part in fold.inner])
             scores.append(main_score(labels, rows, np.concatenate(held)))
-        chosen = SHRINKAGES[int(np.argmax(scores))]
+            losses.append(loss(labels, rows, np.concatenate(held)))
+        chosen = SHRINKAGES[best_of(scores, losses)]
         assert probe.shrinkages[0, number] == pytest.approx(chosen)
         assert probe.inner_scores[0, number] == pytest.approx(max(scores))
         np.testing.assert_allclose(
@@ -86,7 +87,7 @@ def test_shared_fits_equal_separate_ones(store: FeatureStore) -> None:
 
 def test_fits_that_train_on_the_same_clips_happen_once(store: FeatureStore) -> None:
     labels = labels_of(store)
-    plan = _Plan(labels, make_protocol(labels, folds=5))
+    plan = _Plan(labels, make_protocol(labels, SplitOptions(folds=5)))
     assert len(plan.inner) == len(list(combinations(range(5), 2)))
     assert sum(len(uses) for uses in plan.inner.values()) == 5 * 4
     assert sorted(plan.order) == list(range(len(labels)))
@@ -127,7 +128,7 @@ def test_two_speakers_and_given_splits(tmp_path: Path) -> None:
     given = replace(labels, splits=splits)
     single = make_protocol(given)
     outcome = probe_outcome(run_probe(store, given, single), given, single)
-    rows = evaluated_rows(single)
+    rows = single.tested
     assert set(labels.groups[rows]) == {"s1"}
     assert np.isnan(outcome.outputs[labels.groups == "s0"]).all()
-    assert outcome.main(given, single).value > 0.6
+    assert outcome.main.value > 0.6

@@ -20,7 +20,7 @@ import soundfile
 import torch
 from speechbrain.inference.interfaces import foreign_class
 
-from exhubert_features import ExtractionSpec, FeatureStore, extract, load_encoder
+from exhubert_features import FeatureStore, load_encoder
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.heads import load_head
@@ -51,8 +51,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples.mkdir(parents=True)
     manifest = write_corpus(samples / "corpus", speakers=6, sentences=2)
     model = write_random_checkpoint(samples / "model", layers=4)
-    extraction = extract(manifest, load_encoder(model), ExtractionSpec(frame_layers=(2,)))
-    FeatureStore.write(samples / "features", extraction)
+    load_encoder(model).extract(manifest, frame_layers=2).write(samples / "features")
     return folder
 
 

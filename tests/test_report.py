@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,15 +20,18 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import soundfile
 from matplotlib.image import imread
 
-from exhubert_features.bootstrap import classification_metrics, regression_metrics
-from exhubert_features.evaluation.metrics import Interval, softmax
+from exhubert_features.errors import StoreError
+from exhubert_features.evaluation import Evaluation, Labels
+from exhubert_features.evaluation.splits import Fold, Protocol
+from exhubert_features.records import Interval
 from exhubert_features.report import (
+    CalibrationCurve,
     HeadComparison,
     LayerCurve,
     Report,
-    group_scores,
     write_report,
 )
 
@@ -54,66 +63,90 @@ def layer_curve() -> LayerCurve:
     mean = np.linspace(0.4, 0.7, 13)
     weighted = Interval(value=0.72, low=0.65, high=0.8)
     return LayerCurve(layers=tuple(range(13)), mean=mean, low=mean - 0.05, high=mean + 0.05,
-                      best=9, weighted=weighted)  # fmt: skip
+                      chosen={9: 2, 3: 1}, weighted=weighted)  # fmt: skip
 
 
-def common(clips: int, speakers: int, generator: np.random.Generator) -> dict[str, Any]:
-    groups = np.array([f"speaker{index % speakers:03d}" for index in range(clips)])
-    return {
-        "title": "Emotion by a linear head",
-        "ids": np.array([f"clip{index}" for index in range(clips)]),
-        "groups": groups,
-        "protocol": "Leave-one-speaker-out.\nThe test fold is touched once.",
-        "folds": [{"name": "1", "test_groups": groups.tolist(), "train_clips": 9, "test_clips": 3,
-                   "chosen": {"layer": 9, "C": 0.1}, "uar": 0.5}],
-        "layer_curve": layer_curve(),
-        "map_points": generator.normal(size=(clips, 2)),
-        "reproduce": {"command": "exhubert train store -o head", "seed": 3,
-                      "versions": {"numpy": "2"}, "fingerprint": {"model": {"source": "tiny"}}},
-    }  # fmt: skip
+def evaluation(
+    values: np.ndarray,
+    outputs: np.ndarray,
+    *,
+    speakers: int = 9,
+    classes: tuple[str, ...] = (),
+    target: str = "emotion",
+    groups: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
+) -> Evaluation:
+    """One fold in which some model said ``outputs``."""
+    clips = len(values)
+    if groups is None:
+        groups = np.array([f"speaker{index % speakers:03d}" for index in range(clips)])
+    everyone = np.arange(clips)
+    labels = Labels(
+        target=target,
+        task="classification" if classes else "regression",
+        classes=classes,
+        rows=everyone,
+        ids=np.array([f"clip{index}" for index in range(clips)]) if ids is None else ids,
+        clips=everyone.astype(str),
+        values=values,
+        groups=groups,
+        group="speaker",
+    )
+    fold = Fold(name="1", train=everyone[:9], test=everyone, inner=())
+    words = "Leave-one-speaker-out.\nThe test fold is touched once."
+    return Evaluation(
+        labels=labels,
+        protocol=Protocol(folds=(fold,), words=words),
+        outputs=outputs,
+        chosen=({"layer": 9, "C": 0.1},),
+        temperatures=(2.0,),
+        title="Emotion by a linear head",
+        curve=layer_curve(),
+        features=np.random.default_rng(0).normal(size=(clips, 4)),
+        seed=3,
+    )
+
+
+def content(made: Evaluation, **changes: Any) -> Report:
+    report = made.content(command="exhubert train store -o head", made="2024-09-01 12:00")
+    reproduce = {**report.reproduce, "fingerprint": {"model": {"source": "tiny"}}}
+    return replace(report, **{"warnings": (), "reproduce": reproduce} | changes)
 
 
 def classification(
     classes: tuple[str, ...] = EMOTIONS, clips: int = 60, speakers: int = 9, present: int = 99,
-    **changes: Any,
+    groups: np.ndarray | None = None, ids: np.ndarray | None = None, **changes: Any,
 ) -> Report:  # fmt: skip
     generator = np.random.default_rng(0)
-    fields = common(clips, speakers, generator)
     truth = generator.integers(min(present, len(classes)), size=clips)
     logits = 2 * generator.normal(size=(clips, len(classes)))
     logits[np.arange(clips), truth] += 2
-    metrics = classification_metrics(
-        truth, logits.argmax(axis=1), classes=classes, groups=fields["groups"], resamples=50
+    return content(
+        evaluation(truth, logits, speakers=speakers, classes=classes, groups=groups, ids=ids),
+        **changes,
     )
-    fields |= {"task": "classification", "target": "emotion", "classes": classes, "truth": truth,
-               "prediction": logits.argmax(axis=1), "probabilities": softmax(logits),
-               "metrics": metrics, "calibration": {"temperature": 2.0, "ece": 0.1}}  # fmt: skip
-    return Report(**(fields | changes))
 
 
 def regression(clips: int = 60, speakers: int = 9, **changes: Any) -> Report:
     generator = np.random.default_rng(0)
-    fields = common(clips, speakers, generator)
     truth = generator.normal(size=clips)
     prediction = 0.8 * truth + 0.3 * generator.normal(size=clips)
-    metrics = regression_metrics(truth, prediction, groups=fields["groups"], resamples=50)
-    fields |= {"task": "regression", "target": "arousal", "truth": truth,
-               "prediction": prediction, "metrics": metrics}  # fmt: skip
-    return Report(**(fields | changes))
+    made = evaluation(truth, prediction[:, None], speakers=speakers, target="arousal")
+    return content(made, **changes)
 
 
-def hostile(**changes: Any) -> Report:
+def hostile(clips: int = 60, **changes: Any) -> Report:
     changes = {
         "title": "<script>alert('title')</script>",
         "target": "<u>emotion</u>",
-        "ids": np.array(["</script><script>alert(4)</script>"] * 60),
-        "groups": np.array([f"</svg><script>alert({n % 9})</script>" for n in range(60)]),
+        "ids": np.array(["</script><script>alert(4)</script>"] * clips),
+        "groups": np.array([f"</svg><script>alert({n % 9})</script>" for n in range(clips)]),
         "warnings": ["<b>The clips were split at random.</b>"],
         "failures": [{"id": "<i>x</i>", "file": "a.wav", "kind": "too_short", "reason": "0.01 s"}],
         "reproduce": {"command": "exhubert train '<script>'", "fingerprint": {"<b>": "</pre>"}},
         **changes,
     }
-    return classification(HOSTILE, **changes)
+    return classification(HOSTILE, clips, **changes)
 
 
 class Page(HTMLParser):
@@ -180,7 +213,7 @@ def test_the_main_result_stands_first_in_the_json(tmp_path: Path) -> None:
         pytest.param(
             lambda: classification(
                 layer_curve=None, map_points=None, probabilities=None, calibration={}, folds=[],
-                reproduce={},
+                calibration_curves={}, mistakes=(), raw_probabilities=None, reproduce={},
             ),
             id="bare",
         ),
@@ -233,36 +266,106 @@ def test_clips_without_speakers_have_no_speaker_pictures(tmp_path: Path) -> None
 
 
 def test_class_table_counts_by_hand(tmp_path: Path) -> None:
-    report = classification(
-        ("cold", "hot"),
-        clips=4,
-        speakers=2,
-        truth=np.array([0, 0, 0, 1]),
-        prediction=np.array([0, 0, 1, 1]),
-        metrics={"uar": Interval(value=5 / 6, low=0.5, high=1.0)},
-    )
-    html = write_report(tmp_path, report).read_text(encoding="utf-8")
+    outputs = np.eye(2)[[0, 0, 1, 1]]
+    made = evaluation(np.array([0, 0, 0, 1]), outputs, speakers=2, classes=("cold", "hot"))
+    html = write_report(tmp_path, content(made)).read_text(encoding="utf-8")
     cells = "".join(html.split()).replace('<tdclass="number">', "|").replace("</td>", "")
-    assert '"wrap">cold|3|0.667|1.000<' in cells  # two of three; both said "cold" were
-    assert '"wrap">hot|1|1.000|0.500<' in cells
+    assert re.search(r'"wrap">cold\|3\|0\.667\(\S*\)\|1\.000<', cells)  # both said "cold" were
+    assert re.search(r'"wrap">hot\|1\|1\.000\(\S*\)\|0\.500<', cells)
     assert "hot(1)" in cells
 
 
 def test_group_scores_are_each_groups_own() -> None:
-    report = classification(
-        ("cold", "hot"),
-        clips=4,
+    made = evaluation(
+        np.array([0, 1, 0, 0]),
+        np.eye(2)[[0, 0, 0, 1]],
+        classes=("cold", "hot"),
         groups=np.array(["a", "a", "b", "b"]),
-        truth=np.array([0, 1, 0, 0]),
-        prediction=np.array([0, 0, 0, 1]),
-        metrics={},
     )
-    assert [(g.name, g.clips, g.score) for g in group_scores(report)] == [
+    assert [(g.name, g.clips, g.score) for g in content(made).group_scores] == [
         ("a", 2, 0.5),
         ("b", 2, 0.5),
     ]
     single = regression(clips=9, speakers=9)
-    assert all(np.isnan(group.score) for group in group_scores(single))
+    assert all(np.isnan(group.score) for group in single.group_scores)
+
+
+def test_the_surest_mistakes_come_first_and_can_be_heard(tmp_path: Path) -> None:
+    audio = tmp_path / "audio of ä"
+    audio.mkdir()
+    soundfile.write(audio / "clip.wav", np.zeros(8000, np.float32), 16_000)
+    logits = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0], [2.0, 0.0]])
+    made = evaluation(np.array([0, 0, 0, 1]), logits, speakers=2, classes=("cold", "hot"))
+    report = content(made)
+    assert [(m.id, m.truth, m.prediction) for m in report.mistakes] == [
+        ("clip2", "cold", "hot"),
+        ("clip3", "hot", "cold"),
+        ("clip1", "cold", "hot"),
+    ]
+    places = [{"file": str(audio / "clip.wav"), "start": 0.1, "end": 0.35}, {"file": "/gone.wav"}]
+    found = [replace(m, **p) for m, p in zip(report.mistakes[:2], places, strict=True)]
+    linked = Page(write_report(tmp_path / "linked", replace(report, mistakes=found)))
+    assert linked.tags["audio"] == 1 and "/gone.wav is not there" in linked.text
+    (address,) = [name for name in linked.addresses if "clip.wav" in name]
+    assert address == "../audio%20of%20%C3%A4/clip.wav#t=0.100,0.350"
+    page = write_report(tmp_path / "sent", replace(report, mistakes=found), embed_audio=True)
+    (address,) = [name for name in Page(page).addresses if name.startswith("data:audio")]
+    wave, rate = soundfile.read(io.BytesIO(base64.b64decode(address.split(",")[1])))
+    assert (len(wave), rate) == (4000, 16_000)  # the part alone, and not the recording
+
+
+def test_largest_errors_of_numbers() -> None:
+    made = evaluation(np.array([1.0, 2.0, 3.0]), np.array([[1.0], [4.5], [2.0]]), target="arousal")
+    listed = [(m.id, m.truth, m.prediction, m.size) for m in content(made).mistakes]
+    assert listed == [("clip1", "2", "4.5", 2.5), ("clip2", "3", "2", 1.0)]
+
+
+def test_calibration_lines_do_not_jump_to_bins_of_few_clips() -> None:
+    from exhubert_features.report.plots import draw_calibration
+
+    clips = np.array([0, 1, 12, 30, 2])
+    curve = CalibrationCurve(clips=clips, confidence=np.linspace(0.1, 0.9, 5), hits=np.full(5, 0.5))
+    upper = draw_calibration({"scaled": curve}).axes[0]
+    line = next(line for line in upper.lines if line.get_label() == "scaled")
+    np.testing.assert_allclose(line.get_xdata(), [0.5, 0.7])
+    faint, firm = upper.collections
+    assert len(faint.get_offsets()) == 2 and len(firm.get_offsets()) == 2
+    assert firm.get_sizes().min() > faint.get_sizes().max()
+
+
+def test_the_page_names_date_model_and_settings_in_words(tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path, classification(model="amiriparian/ExHuBERT")))
+    for expected in ("2024-09-01 12:00", "amiriparian/ExHuBERT", "layer 9, penalty C = 0.1"):
+        assert expected in page.text
+    assert "layer 9 in 2, layer 3 in 1 of 3 folds" in page.text
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(tmp_path, classification())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(tmp_path, regression())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_windows_are_called_windows(tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path, classification(windows=True)))
+    assert "test windows" in page.text and "test clips" not in page.text
+
+
+def test_calibration_words_fit_the_mode(tmp_path: Path) -> None:
+    fitted = Page(write_report(tmp_path / "a", classification())).text
+    tested = Page(write_report(tmp_path / "b", classification(fitted=False))).text
+    assert "learned on its inner folds" in fitted and "Nothing was fitted" not in fitted
+    assert "Nothing was fitted on these clips" in tested and "inner folds" not in tested.split(
+        "Calibration")[1].split("Map")[0]  # fmt: skip
 
 
 def test_figures_of_an_earlier_report_of_another_kind_go(tmp_path: Path) -> None:
@@ -331,15 +434,16 @@ def test_comparison_stands_in_words_and_numbers(
 ) -> None:
     difference = Interval(value=0.1, low=low, high=high)
     found = HeadComparison(against="heads/<b>", difference=difference, p_value=0.03)
-    page = Page(write_report(tmp_path, classification(comparison=found)))
+    page = Page(write_report(tmp_path, classification(comparisons=(found,))))
     assert words in page.text
     assert ("chance." in page.text) == (low < 0)
-    assert read_json(tmp_path)["comparison"]["difference"]["low"] == low
+    assert read_json(tmp_path)["comparisons"][0]["difference"]["low"] == low
 
 
-@pytest.mark.parametrize(("speakers", "drawn"), [(9, "whole groups"), (1, "clips"), (60, "clips")])
-def test_page_says_what_the_intervals_were_drawn_over(
-    tmp_path: Path, speakers: int, drawn: str
-) -> None:
+@pytest.mark.parametrize(
+    ("speakers", "over"),
+    [(9, "over the 9 speaker groups"), (1, "clips"), (60, "over the 60 clips")],
+)
+def test_page_says_what_the_intervals_are_over(tmp_path: Path, speakers: int, over: str) -> None:
     page = Page(write_report(tmp_path, regression(speakers=speakers)))
-    assert f"a bootstrap that draws {drawn}" in page.text
+    assert "jackknife" in page.text and over in page.text

@@ -10,7 +10,14 @@ from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import LabelError
 from exhubert_features.evaluation import Labels
-from exhubert_features.evaluation.splits import Protocol, make_protocol, raise_if_shared
+from exhubert_features.evaluation.splits import (
+    Protocol,
+    SplitOptions,
+    make_protocol,
+    raise_if_shared,
+)
+
+RANDOM = SplitOptions(scheme="random")
 
 
 def make_labels(
@@ -60,7 +67,7 @@ def assert_sound(protocol: Protocol, labels: Labels) -> None:
 @pytest.mark.parametrize("inner", [None, 2, 3])
 def test_groups_never_cross(count: int, inner: int | None) -> None:
     labels = speakers(count)
-    protocol = make_protocol(labels, inner=inner)
+    protocol = make_protocol(labels, SplitOptions(inner=inner))
     assert_sound(protocol, labels)
     assert len(protocol.folds) == (count if count <= 6 else 5)
     others = len(protocol.folds) - 1
@@ -134,7 +141,7 @@ def test_a_given_split_that_shares_speakers_is_refused_or_reported() -> None:
     labels = make_labels(groups, np.arange(12) % 2, splits=splits)
     with pytest.raises(LabelError, match=r"3 groups stand on both sides of test \(0, 1, 2\)"):
         make_protocol(labels)
-    protocol = make_protocol(labels, shared_groups=True)
+    protocol = make_protocol(labels, SplitOptions(shared_groups=True))
     assert any("not speaker-independent" in note for note in protocol.warnings)
 
 
@@ -150,7 +157,7 @@ def test_no_group_is_an_error_unless_random_is_asked_for() -> None:
     labels = make_labels(np.arange(30), np.arange(30) % 3, group=None)
     with pytest.raises(LabelError, match="no column says who speaks"):
         make_protocol(labels)
-    protocol = make_protocol(labels, scheme="random")
+    protocol = make_protocol(labels, RANDOM)
     assert "Random split" in protocol.warnings[0]
     one = make_labels(np.zeros(30), np.arange(30) % 3)
     with pytest.raises(LabelError, match=r"holds one group, '0.0'"):
@@ -160,7 +167,7 @@ def test_no_group_is_an_error_unless_random_is_asked_for() -> None:
 def test_random_folds_keep_the_windows_of_a_clip_together() -> None:
     clips = np.arange(30).repeat(4).astype(str)
     labels = make_labels(np.zeros(120), (np.arange(120) // 4) % 3, clips=clips)
-    for fold in make_protocol(labels, scheme="random").folds:
+    for fold in make_protocol(labels, RANDOM).folds:
         assert not set(clips[fold.train]) & set(clips[fold.test])
 
 
@@ -193,7 +200,7 @@ def score(labels: Labels, features: np.ndarray, protocol: Protocol) -> float:
 
 def test_speaker_identity_scores_under_random_folds_and_fails_under_ours() -> None:
     labels, features = leaky_features()
-    assert score(labels, features, make_protocol(labels, scheme="random")) > 0.85
+    assert score(labels, features, make_protocol(labels, RANDOM)) > 0.85
     assert score(labels, features, make_protocol(labels)) < 0.5
 
 

@@ -12,14 +12,25 @@ from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_s
 from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
-from exhubert_features.evaluation import Labels, join_labels, store_rows
+from exhubert_features.evaluation import LabelOptions, Labels, SplitOptions
 from exhubert_features.evaluation.metrics import softmax
-from exhubert_features.evaluation.outcome import make_report
+from exhubert_features.evaluation.origin import origin_of
 from exhubert_features.evaluation.splits import Protocol, make_protocol
-from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
+from exhubert_features.heads import (
+    HeadConfig,
+    LinearHead,
+    evaluate,
+    load_head,
+    probe,
+    save_head,
+    train,
+)
 from exhubert_features.heads.features import Kind
-from exhubert_features.heads.fitting import Features, FitOptions, agree, choose, fit, outputs_of
-from exhubert_features.heads.training import Trained, evaluate_head, train_head
+from exhubert_features.heads.fitting import choose, fit, outputs_of
+from exhubert_features.heads.labelled import LabelledFeatures
+from exhubert_features.heads.options import FitOptions, agree, edge_warnings
+from exhubert_features.heads.testing import evaluate_on
+from exhubert_features.heads.training import Trained, train_on
 from exhubert_features.store import FeatureStore
 
 QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)
@@ -37,12 +48,12 @@ def labels(store: FeatureStore) -> Labels:
 
 @pytest.fixture(scope="module")
 def protocol(labels: Labels) -> Protocol:
-    return make_protocol(labels, folds=4)
+    return make_protocol(labels, SplitOptions(folds=4))
 
 
 @pytest.fixture(scope="module")
 def linear(store: FeatureStore, labels: Labels, protocol: Protocol) -> Trained:
-    return train_head(store, labels, protocol, options=QUICK)
+    return train_on(store, labels, protocol, options=QUICK)
 
 
 def config(kind: Kind = "linear", **changes: object) -> HeadConfig:
@@ -62,28 +73,28 @@ def config(kind: Kind = "linear", **changes: object) -> HeadConfig:
 @pytest.mark.parametrize("target", ["emotion", "arousal"])
 def test_every_head_learns_on_unseen_speakers(store: FeatureStore, kind: Kind, target: str) -> None:
     labels = labels_of(store, target)
-    protocol = make_protocol(labels, folds=3)
-    trained = train_head(store, labels, protocol, kind=kind, options=QUICK)
-    assert trained.outcome.main(labels, protocol).value > 0.75
+    protocol = make_protocol(labels, SplitOptions(folds=3))
+    trained = train_on(store, labels, protocol, kind=kind, options=QUICK)
+    assert trained.evaluation.main.value > 0.75
     assert trained.head.notes["setting"]["epochs"] >= 1
-    assert trained.features.shape == (len(labels), 16)
+    assert trained.evaluation.features.shape == (len(labels), 16)
 
 
 def test_linear_head_takes_the_best_layer(linear: Trained, labels: Labels) -> None:
     assert linear.head.config.layers == (BEST,)
-    assert linear.curve is not None and linear.curve.best == BEST
-    assert all(setting["layer"] == BEST for setting in linear.outcome.chosen)
+    assert linear.evaluation.curve is not None and linear.evaluation.curve.best == BEST
+    assert all(setting["layer"] == BEST for setting in linear.evaluation.chosen)
     assert linear.head.notes["uar"]["value"] > 0.9
     assert linear.head.notes["clips"] == len(labels)
 
 
 def test_linear_regression(store: FeatureStore) -> None:
     labels = labels_of(store, "arousal")
-    protocol = make_protocol(labels, folds=3)
-    trained = train_head(store, labels, protocol, layers=[BEST])
-    assert trained.outcome.main(labels, protocol).value > 0.9
-    assert trained.curve is None
-    assert trained.outcome.calibration(labels, protocol) == {}
+    protocol = make_protocol(labels, SplitOptions(folds=3))
+    trained = train_on(store, labels, protocol, layers=[BEST])
+    assert trained.evaluation.main.value > 0.9
+    assert trained.evaluation.curve is None
+    assert trained.evaluation.calibration == {}
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -91,7 +102,7 @@ def test_linear_head_is_scikit_learns_logistic_regression(
     store: FeatureStore, labels: Labels, classes: int
 ) -> None:
     rows = np.flatnonzero(labels.values < classes)
-    features = Features(store, labels, config())
+    features = LabelledFeatures(store, labels, config())
     head = fit(features, labels, rows, {"C": 0.01}, QUICK)
     x = store.matrix(layer=BEST)[labels.rows].astype(np.float64)
     x = (x - x[rows].mean(axis=0)) / x[rows].std(axis=0)
@@ -107,7 +118,9 @@ def test_standardisation_comes_from_the_training_clips(
     store: FeatureStore, labels: Labels, kind: Kind
 ) -> None:
     rows = np.arange(0, len(labels), 2)
-    head = fit(Features(store, labels, config(kind)), labels, rows, {"C": 1.0, "epochs": 1}, QUICK)
+    head = fit(
+        LabelledFeatures(store, labels, config(kind)), labels, rows, {"C": 1.0, "epochs": 1}, QUICK
+    )
     if kind == "linear":
         seen = store.matrix(layer=BEST)[labels.rows][rows]
     else:
@@ -128,7 +141,9 @@ def test_no_choice_sees_the_test_fold(
     values[fold.test] = 0  # other labels, other class counts, another mean and spread
     settings, outputs = [], []
     for which in (labels, replace(labels, values=values)):
-        features = Features(store, which, config(kind, target=target, classes=labels.classes))
+        features = LabelledFeatures(
+            store, which, config(kind, target=target, classes=labels.classes)
+        )
         choice = choose(features, which, fold, QUICK)
         head = fit(features, which, fold.train, choice.setting, QUICK)
         settings.append(choice.setting)
@@ -142,7 +157,7 @@ def test_no_choice_sees_the_test_fold(
 def test_the_same_seed_gives_the_same_head_and_leaves_the_callers_alone(
     store: FeatureStore, labels: Labels
 ) -> None:
-    features = Features(store, labels, config("mlp"))
+    features = LabelledFeatures(store, labels, config("mlp"))
     rows = np.arange(len(labels))
     weights = []
     for state, seed in enumerate((1, 1, 2)):
@@ -160,7 +175,9 @@ def test_early_stopping_ends_before_the_limit(
     store: FeatureStore, labels: Labels, protocol: Protocol
 ) -> None:
     noise = config("mlp", layers=(0,), dropout=0.0)  # nothing to learn there but the clips
-    setting = choose(Features(store, labels, noise), labels, protocol.folds[0], QUICK).setting
+    setting = choose(
+        LabelledFeatures(store, labels, noise), labels, protocol.folds[0], QUICK
+    ).setting
     assert 1 <= setting["epochs"] < QUICK.epochs / 2
 
 
@@ -172,13 +189,18 @@ def test_agreeing_on_a_setting() -> None:
 def test_a_diverging_loss_is_an_error(store: FeatureStore, labels: Labels) -> None:
     wild = replace(QUICK, learning_rate=1e30)
     with pytest.raises(LabelError, match="did not converge"):
-        choose(Features(store, labels, config("mlp")), labels, make_protocol(labels).folds[0], wild)
+        choose(
+            LabelledFeatures(store, labels, config("mlp")),
+            labels,
+            make_protocol(labels).folds[0],
+            wild,
+        )
 
 
 def test_temperature_scaling_is_learned_inside_and_helps(
     linear: Trained, labels: Labels, protocol: Protocol
 ) -> None:
-    found = linear.outcome.calibration(labels, protocol)
+    found = linear.evaluation.calibration
     assert found["ece_scaled"] <= found["ece"] + 0.02
     assert found["temperature"] == pytest.approx(float(linear.head.temperature), rel=1e-5)
 
@@ -198,20 +220,20 @@ def test_a_saved_head_predicts_as_it_was_trained(
 
 def test_evaluation_on_another_store_fits_nothing(linear: Trained, tmp_path: Path) -> None:
     other = write_emotional_store(tmp_path / "other", seed=1, speakers=3)
-    labels = join_labels(store_rows(other), target="emotion", classes=EMOTIONS)
+    labels = Labels.from_store(other, target="emotion", classes=EMOTIONS)
     before = {name: value.clone() for name, value in linear.head.state_dict().items()}
-    outcome, protocol, _ = evaluate_head(linear.head, other, labels)
-    assert outcome.main(labels, protocol).value > 0.8
-    assert protocol.warnings == ()
-    assert outcome.calibration(labels, protocol)["temperature"] == float(linear.head.temperature)
+    found = evaluate_on(linear.head, other, labels)
+    assert found.main.value > 0.8
+    assert found.calibration["temperature"] == float(linear.head.temperature)
     assert all(torch.equal(before[k], v) for k, v in linear.head.state_dict().items())
 
 
 def test_evaluation_on_the_training_clips_is_called_out(
     linear: Trained, store: FeatureStore, labels: Labels
 ) -> None:
-    _, protocol, _ = evaluate_head(linear.head, store, labels)
-    assert "120 of 120 clips were among the head's training clips" in protocol.warnings[0]
+    notes = evaluate_on(linear.head, store, labels).notes
+    assert "120 of 120 clips were among the head's training clips" in notes[0]
+    assert "8 of 8 groups (speaker) have the names of groups" in notes[1]
 
 
 def test_evaluation_refuses_other_features_and_other_classes(
@@ -219,27 +241,25 @@ def test_evaluation_refuses_other_features_and_other_classes(
 ) -> None:
     masked = write_emotional_store(tmp_path / "masked", preprocess="masked")
     with pytest.raises(FingerprintMismatch, match=r"spec.preprocess is 'masked', not 'card'"):
-        evaluate_head(linear.head, masked, labels_of(masked))
-    two = join_labels(store_rows(masked), target="emotion", mapping={"sad": ""})
+        evaluate_on(linear.head, masked, labels_of(masked))
+    two = Labels.from_store(masked, target="emotion", options=LabelOptions(mapping={"sad": ""}))
     with pytest.raises(LabelError, match="the labels' classes are angry, happy"):
-        evaluate_head(linear.head, masked, two)
+        evaluate_on(linear.head, masked, two)
 
 
 def test_attention_needs_frames(tmp_path: Path) -> None:
     pooled = write_emotional_store(tmp_path / "pooled")
     labels = labels_of(pooled)
     with pytest.raises(UsageError, match="holds no frames"):
-        train_head(pooled, labels, make_protocol(labels), kind="attention")
+        train_on(pooled, labels, make_protocol(labels), kind="attention")
 
 
 def test_the_report_says_what_to_beware_of(
-    linear: Trained, store: FeatureStore, labels: Labels, protocol: Protocol
+    linear: Trained, store: FeatureStore, labels: Labels
 ) -> None:
-    report = make_report(
-        store, labels, protocol, linear.outcome,
-        title="t", method="m", features=linear.features, curve=linear.curve, corpus="EMO-DB",
-    )  # fmt: skip
-    assert next(iter(report.metrics)) == "uar"
+    evaluation = replace(linear.evaluation, origin=origin_of(store, labels, "EMO-DB"))
+    report = evaluation.content()
+    assert report.metric == "uar" and report.main == evaluation.main
     assert "includes EMO-DB" in report.warnings[0]
     assert [failure["id"] for failure in report.failures] == ["broken"]
     assert report.reproduce["fingerprint"] == store.fingerprint.to_dict()
@@ -254,16 +274,89 @@ def test_the_report_says_what_to_beware_of(
 
 
 def test_a_random_split_is_called_out_in_the_report(store: FeatureStore, labels: Labels) -> None:
-    protocol = make_protocol(labels, scheme="random", folds=3)
-    trained = train_head(store, labels, protocol, layers=[BEST])
-    report = make_report(
-        store, labels, protocol, trained.outcome, title="t", method="m", features=trained.features
-    )
-    assert any(note.startswith("Random split") for note in report.warnings)
+    protocol = make_protocol(labels, SplitOptions(scheme="random", folds=3))
+    trained = train_on(store, labels, protocol, layers=[BEST])
+    assert any(note.startswith("Random split") for note in trained.evaluation.warnings)
 
 
 def test_all_layers_are_used_together_when_asked(store: FeatureStore, labels: Labels) -> None:
-    protocol = make_protocol(labels, folds=3)
-    trained = train_head(store, labels, protocol, layers=range(LAYERS))
+    protocol = make_protocol(labels, SplitOptions(folds=3))
+    trained = train_on(store, labels, protocol, layers=range(LAYERS))
     assert trained.head.config.layers == tuple(range(LAYERS))
     assert trained.head.notes["setting"].keys() == {"C"}
+
+
+def test_features_standardised_speaker_by_speaker(tmp_path: Path) -> None:
+    """Speakers whose voices drown the emotion: it shows when each is seen by itself."""
+    store = write_emotional_store(tmp_path / "store", speakers=6, clips=12)
+    plain, own = (probe(store, target="emotion", per_group=flag) for flag in (False, True))
+    assert own.main.value > plain.main.value
+    assert "standardised speaker by speaker" in own.method and "speaker by" not in plain.method
+    trained = train(store, target="emotion", layers=[2], per_group=True)
+    save_head(trained.head, tmp_path / "head")
+    head = load_head(tmp_path / "head")
+    assert head.config.per_group
+    assert evaluate(head, store).main.value > 0.7
+    with pytest.raises(UsageError, match="cannot tell who speaks"):
+        head.predict_features([store[store.ids[0]]], fingerprint=store.fingerprint)
+    with pytest.raises(UsageError, match="needs a column that says who speaks"):
+        evaluate(head, store, group="nobody")
+
+
+def test_the_penalty_grid_reaches_far_and_says_when_it_ends() -> None:
+    assert max(FitOptions().penalties) == 100
+    notes = edge_warnings([{"C": 100.0}, {"C": 0.1}, {"C": 1e-5}], FitOptions())
+    assert notes[0].startswith("In 1 of 3 folds the penalty chosen was an end") and len(notes) == 2
+    assert edge_warnings([{"C": 0.1}, {"shrinkage": 0.9}, {"epochs": 3}], FitOptions()) == []
+
+
+def test_against_another_head_says_of_both_what_it_says_of_one(
+    linear: Trained, store: FeatureStore, tmp_path: Path
+) -> None:
+    other = write_emotional_store(tmp_path / "other", seed=1, speakers=6)
+    elsewhere = train(other, target="emotion", layers=[BEST]).head
+    found = evaluate(elsewhere, store, against=linear.head)
+    assert any(note.startswith("the other head: 120 of 120 clips") for note in found.notes)
+    assert any("6 of 8 groups (speaker) have the names" in note for note in found.notes)
+
+
+def test_a_score_says_who_is_chosen_by_what_for_each_kind(
+    store: FeatureStore, labels: Labels, protocol: Protocol
+) -> None:
+    discriminant = train_on(store, labels, protocol, kind="discriminant")
+    found = probe(store, target="emotion", splitting=SplitOptions(folds=4))
+    np.testing.assert_allclose(discriminant.evaluation.outputs, found.outputs, atol=2e-2, rtol=2e-2)
+    assert "differ on the same layer" not in discriminant.evaluation.method
+    assert "differ on the same layer" in train_on(store, labels, protocol).evaluation.method
+
+
+def test_timid_values_are_stretched_to_the_truths_spread(tmp_path: Path) -> None:
+    """Least squares give CCC 2r^2 / (1 + r^2); spread as wide as the truth they give r."""
+    store = write_emotional_store(tmp_path / "store", speakers=10, clips=20)
+    labels = labels_of(store, "arousal")
+    noisy = np.random.default_rng(0).normal(size=len(labels)) * 1.7 + labels.values
+    labels = replace(labels, values=noisy)  # half of what is to be told is noise
+    found = train_on(store, labels, make_protocol(labels), layers=[BEST]).evaluation
+    pearson = found.figures["pearson"].value
+    assert 0.3 < pearson < 0.7
+    assert found.main.value == pytest.approx(pearson, abs=0.05)
+    assert found.main.value > 2 * pearson**2 / (1 + pearson**2) + 0.03
+    assert "stretched about their mean" in found.method
+    assert all(setting["stretch"] > 1.2 for setting in found.chosen)
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])
+def test_classes_may_count_as_often_as_they_occur(
+    store: FeatureStore, labels: Labels, kind: Kind
+) -> None:
+    rare = np.flatnonzero((labels.values != 2) | (np.arange(len(labels)) % 7 == 0))
+    few = labels.take(rare)
+    features = LabelledFeatures(store, few, config(kind, layers=(1,)))
+    said = {}
+    for prior in ("balanced", "corpus"):
+        options = replace(QUICK, prior=prior)  # type: ignore[arg-type]
+        setting = {"C": 0.01, "shrinkage": 0.4, "epochs": 10}
+        head = fit(features, few, np.arange(len(few)), setting, options)
+        outputs = outputs_of(head, features, np.arange(len(few)))
+        said[prior] = np.mean(outputs.argmax(axis=1) == 2)
+    assert said["balanced"] > said["corpus"]

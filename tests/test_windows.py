@@ -8,14 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exhubert_features.extraction.windows import Window, plan_windows, window_bounds
+from exhubert_features.extraction.windows import (
+    Window,
+    expected_size,
+    plan_windows,
+    window_bounds,
+    window_count,
+)
 from exhubert_features.model import config
+from exhubert_features.spec import SAMPLE_RATE, ExtractionSpec
 
 WINDOW = 48_000
 
 
 def frame_count(samples: int) -> int:
     return config.frame_count(samples, config.ExHuBERTConfig())
+
+
+def spec(window: int, hop: int, *, segments: bool = False) -> ExtractionSpec:
+    """A spec with window and hop in samples."""
+    return ExtractionSpec(window=window / SAMPLE_RATE, hop=hop / SAMPLE_RATE, segments=segments)
 
 
 @pytest.mark.parametrize(
@@ -33,18 +45,18 @@ def test_bounds(samples: int, expected: list[tuple[int, int]]) -> None:
 
 
 def test_frames_of_adjoining_windows_all_count() -> None:
-    assert plan_windows(96_000, WINDOW, WINDOW, frame_count) == (
+    assert plan_windows(96_000, spec(WINDOW, WINDOW), frame_count) == (
         Window(0, 48_000, 0, 149),
         Window(48_000, 96_000, 0, 149),
     )
 
 
 def test_overlap_is_shared_at_its_middle() -> None:
-    first, second = plan_windows(72_000, WINDOW, 24_000, frame_count)
+    first, second = plan_windows(72_000, spec(WINDOW, 24_000), frame_count)
     # The overlap is 24,000 to 48,000; the frame with its centre at 36,000 is the first beyond.
-    assert (first.first, first.last) == (0, 112)
-    assert 24_000 + second.first * 320 + 200 >= 36_000
-    assert second.last == 149
+    assert (first.frame_start, first.frame_stop) == (0, 112)
+    assert 24_000 + second.frame_start * 320 + 200 >= 36_000
+    assert second.frame_stop == 149
 
 
 @given(
@@ -53,16 +65,18 @@ def test_overlap_is_shared_at_its_middle() -> None:
     share=st.floats(0.02, 1.0),
 )
 def test_every_frame_counts_exactly_once(samples: int, window: int, share: float) -> None:
-    hop = max(50, round(window * share))
-    windows = plan_windows(samples, window, hop, frame_count)
+    hop = min(window, max(320, round(window * share)))
+    windows = plan_windows(samples, spec(window, hop), frame_count)
     assert windows[0].start == 0
     assert windows[-1].stop == samples
     lengths = {part.stop - part.start for part in windows}
     assert lengths == {min(samples, window)}
     frames = frame_count(min(samples, window))
-    assert all(0 <= part.first <= part.last <= frames for part in windows)
+    assert all(0 <= part.frame_start <= part.frame_stop <= frames for part in windows)
     counted = [
-        part.start + 320 * frame for part in windows for frame in range(part.first, part.last)
+        part.start + 320 * frame
+        for part in windows
+        for frame in range(part.frame_start, part.frame_stop)
     ]
     steps = [later - earlier for earlier, later in itertools.pairwise(counted)]
     assert counted[0] < 320  # nothing is lost at the start,
@@ -75,5 +89,17 @@ def test_every_frame_counts_exactly_once(samples: int, window: int, share: float
 
 @given(samples=st.integers(400, 300_000))
 def test_without_overlap_only_the_last_window_shares(samples: int) -> None:
-    windows = plan_windows(samples, WINDOW, WINDOW, frame_count)
-    assert all((part.first, part.last) == (0, 149) for part in windows[:-2])
+    windows = plan_windows(samples, spec(WINDOW, WINDOW), frame_count)
+    assert all((part.frame_start, part.frame_stop) == (0, 149) for part in windows[:-2])
+
+
+@given(samples=st.integers(400, 300_000), hop=st.integers(320, WINDOW), segments=st.booleans())
+def test_sizes_are_told_without_planning(samples: int, hop: int, segments: bool) -> None:
+    asked = spec(WINDOW, hop, segments=segments)
+    windows = plan_windows(samples, asked, frame_count)
+    assert len(windows) == window_count(samples, WINDOW, hop)
+    rows, most = expected_size(samples, asked, frame_count)
+    assert rows == (len(windows) if segments else 1)
+    frames = sum(part.frame_stop - part.frame_start for part in windows)
+    # Frames that would lie across two windows that only touch are in neither.
+    assert frames <= most <= frames + (0 if segments else len(windows) - 1)

@@ -16,13 +16,14 @@ from ..model import ExHuBERTNetwork
 from ..model.config import ExHuBERTConfig
 from ..spec import CLASSES
 from .blank import blank_model
-from .hub import Checkpoint, find_checkpoint, read_json
+from .hub import Checkpoint, find_checkpoint, read_json_object
 from .weights import check_values, files_sha256, read_weights
 
 _ARCHITECTURES = ("hubert", "exhubert")
 _OTHER = "Use an ExHuBERT or HuBERT checkpoint"
 _GATE = "gate_bb_linear"
 _LAYER = re.compile(r"hubert\.encoder\.layers\.(\d+)\.")
+_CONVOLUTION = re.compile(r"hubert\.feature_extractor\.conv_layers\.(\d+)\.")
 _HEAD = ("projector.", "classifier.")
 # What a config must say itself, for the weights' shapes do not tell it all.
 _NEEDED = (
@@ -104,7 +105,7 @@ def _derive_config(
     checkpoint: Checkpoint, state: dict[str, Tensor], classes: Sequence[str] | None
 ) -> ExHuBERTConfig:
     file = checkpoint.config_file
-    data = read_json(file)
+    data = read_json_object(file)
     _check_config(data, file)
     gated = any(_GATE in key for key in state)
     rows = state.get("classifier.weight", torch.empty(0))
@@ -146,14 +147,20 @@ def _check_config(data: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_depth(config: ExHuBERTConfig, state: Iterable[str], checkpoint: Checkpoint) -> None:
-    layers = 1 + max((int(found[1]) for key in state if (found := _LAYER.match(key))), default=-1)
-    if layers != config.num_hidden_layers:
-        raise CheckpointError(
-            f"{checkpoint.weights_name} has {layers} encoder layers, first keys "
-            f"{', '.join(sorted(state)[:3])}",
-            expected=f"the {config.num_hidden_layers} of {checkpoint.config_file}",
-            remedy=_OTHER,
-        )
+    """Compare the config with what is there, before a model of the config's size is built."""
+    keys = list(state)
+    for pattern, what, promised in (
+        (_LAYER, "encoder layers", config.num_hidden_layers),
+        (_CONVOLUTION, "convolutions", len(config.conv_dim)),
+    ):
+        there = len({found[1] for key in keys if (found := pattern.match(key))})
+        if there != promised:
+            raise CheckpointError(
+                f"{checkpoint.weights_name} has {there} {what}, first keys "
+                f"{', '.join(sorted(keys)[:3])}",
+                expected=f"the {promised} of {checkpoint.config_file}",
+                remedy=_OTHER,
+            )
 
 
 def _class_names(data: Mapping[str, Any], count: int, gated: bool, file: Path) -> tuple[str, ...]:

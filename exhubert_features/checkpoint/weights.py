@@ -43,7 +43,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files:
         for key, tensor in _read_file(file).items():
-            name = release_key(key)
+            name = _release_key(key)
             if name in state:
                 raise CheckpointError(
                     f"{file} holds {key}, which was there already",
@@ -54,7 +54,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     return state
 
 
-def release_key(key: str) -> str:
+def _release_key(key: str) -> str:
     """A key as the released checkpoint spells it.
 
     Newer torch writes the weight norm of the positional convolution as a parametrization; a
@@ -144,6 +144,12 @@ def check_values(state: Mapping[str, Tensor], file: str) -> None:
         f"{key} ({tensor.dtype}, {tensor.layout})"
         for key, tensor in state.items()
         if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta
+    ]
+    # A few bytes seen through strides of zero can claim terabytes, which the sum below would walk.
+    wrong = wrong or [
+        f"{key} ({tuple(tensor.shape)} out of {tensor.untyped_storage().nbytes():,} bytes)"
+        for key, tensor in state.items()
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
     ]
     # A sum needs no memory for a mask; NaN and infinity do not leave it again.
     wrong = wrong or [

@@ -63,4 +63,6 @@ def run(options: argparse.Namespace) -> int:
     print(f"{options.destination}: {kind}, {config.num_hidden_layers} layers, {options.dtype}")
     print(f"classes: {classes}")
     print(f"model.safetensors: {size:,} bytes")
+    if config.gated:
+        print("for transformers: import exhubert_features.integrations.transformers")
     return 0

@@ -7,25 +7,25 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..spec import SAMPLE_RATE, ExtractionSpec, Layers, parse_layers, resolve_layers
+from ..spec import SAMPLE_RATE, ExtractionSpec, parse_layers
+from .interrupt import Interrupt
 from .options import (
     add_audio_arguments,
+    add_earlier_name,
     add_model_arguments,
     add_running_arguments,
-    load_model,
+    chosen_encoder,
     positive,
 )
-from .progress import Interrupt, Progress
 from .wording import count, duration, size
 
 if TYPE_CHECKING:
     from ..extraction import Extraction
     from ..records import ClipFailure, PlannedClip
-    from ..store import FeatureStore, WriteProgress
+    from ..store import FeatureStore
 
 FAILURES_SHOWN = 5  # of each kind; all of them are in the store
 SPARE_BYTES = 256 << 20  # left free on the disk, for the index and for everybody else
@@ -47,15 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--layers", default="all", help="all, last, 0,12,24,48 or 0-48 (default: %(default)s)"
     )
-    group.add_argument(
-        "--pools", "--pool", default="mean", help="any of mean,std,max (default: %(default)s)"
-    )
+    group.add_argument("--pools", default="mean", help="any of mean,std,max (default: %(default)s)")
+    add_earlier_name(group, "--pool", dest="pools")
     group.add_argument(
         "--frame-layers",
-        "--frames",
         metavar="LAYERS",
         help="layers to keep frame by frame (100 KB a second each)",
     )
+    add_earlier_name(group, "--frames", dest="frame_layers")
     group.add_argument(
         "--segments", action="store_true", help="one row for each window instead of each clip"
     )
@@ -78,89 +77,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import Extraction
-    from ..extraction.sources import plan_clips
+    from ..extraction import plan_clips
 
-    # Read before audio and model, so that wrong usage shows at once.
-    spec = read_spec(options)
-    layers = parse_layers(options.layers)
-    frames = parse_layers(options.frame_layers) if options.frame_layers else ()
-    plan = plan_clips(
+    settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
+    plan = plan_clips(  # is not there before the model is loaded
         options.input,
         channel=options.channel,
         data_root=options.data_root,
         workers=options.workers,
     )
-    encoder = load_model(options)
-    extraction = Extraction(
+    extraction = chosen_encoder(options).extract(
         plan,
-        encoder,
-        choose_layers(spec, layers, frames, encoder.num_states),
+        **settings,
+        strict=options.strict,
         batch_size=options.batch_size,
         workers=options.workers,
-        strict=options.strict,
     )
-    missing = clips_to_do(extraction, options.output)
-    show_plan(extraction, missing, options.output)
+    _show_plan(extraction, extraction.outstanding(options.output), options.output)
     if options.dry_run:
         return 0
     with Interrupt() as interrupt:
         try:
-            store = write(extraction, missing, interrupt, options)
+            store = extraction.write(
+                options.output,
+                progress=True,
+                shard_clips=options.shard_clips,
+                on_progress=interrupt.check,
+            )
         except KeyboardInterrupt:
-            return stopped(options.output)
-    return summarise(store, extraction)
+            return _stopped(options.output)
+    return _summarise(store, extraction)
 
 
-def read_spec(options: argparse.Namespace) -> ExtractionSpec:
-    """What the options ask for, but for the layers, which the model must be known for."""
-    return ExtractionSpec(
-        pools=tuple(name.strip() for name in options.pools.split(",")),
-        preprocess=options.preprocess,
-        window=options.window,
-        hop=options.window if options.hop is None else options.hop,
-        segments=options.segments,
-        dtype=options.dtype,
-        channel=options.channel,
-    )
+def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options ask for, as :meth:`Encoder.extract` takes it; refused if it cannot be."""
+    settings: dict[str, Any] = {
+        "pools": tuple(name.strip() for name in options.pools.split(",")),
+        "preprocess": options.preprocess,
+        "window": options.window,
+        "hop": options.window if options.hop is None else options.hop,
+        "segments": options.segments,
+        "dtype": options.dtype,
+        "channel": options.channel,
+    }
+    ExtractionSpec(**settings)
+    frame_layers = parse_layers(options.frame_layers) if options.frame_layers else ()
+    return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
 
 
-def choose_layers(
-    spec: ExtractionSpec, layers: Layers, frames: Layers, num_states: int
-) -> ExtractionSpec:
-    """The same with the model's own layer ids; no frames for ``()``."""
-    return replace(
-        spec,
-        layers=resolve_layers(layers, num_states),
-        frame_layers=resolve_layers(frames, num_states) if frames != () else (),
-    )
-
-
-def clips_to_do(extraction: Extraction, output: Path) -> list[PlannedClip]:
-    """Planned clips that the store does not hold yet."""
-    from ..store import FeatureStore
-    from ..store.journal import require_same
-
-    if not (output / "store.json").is_file():
-        return list(extraction.clips)
-    store = FeatureStore(output)
-    require_same(output, store.fingerprint, extraction.fingerprint)
-    stored = dict(zip(store.column("clip_id"), store.column("audio_sha256"), strict=True))
-    return [clip for clip in extraction.clips if stored.get(clip.id) != clip.audio_sha256]
-
-
-def show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
+def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
     """Say what will happen; refuse what the disk cannot hold."""
     from ..errors import StoreError
     from ..store import estimate_bytes
 
-    needed = estimate_bytes(extraction.fingerprint, *extraction.count_rows(missing))
+    needed = estimate_bytes(extraction.fingerprint, *extraction.expected_size(missing))
     folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     source, revision = (extraction.provenance[name] for name in ("source", "revision"))
     model = f"{source}@{revision[:8]}" if revision else source
     print(
-        f"Plan: {count(len(missing), 'clip')}, {duration(seconds_of(missing))} of audio -> "
+        f"Plan: {count(len(missing), 'clip')}, {duration(_seconds_of(missing))} of audio -> "
         f"{size(needed)} in {output} ({size(free)} free); "
         f"{model}, {extraction.encoder.precision} on {extraction.encoder.device}."
     )
@@ -175,47 +151,17 @@ def show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Pa
         raise StoreError(
             f"the store will take {size(needed)} and {folder} has {size(free)} free",
             expected=size(needed + SPARE_BYTES),
-            remedy="Choose fewer --layers, --pool or --frames, --dtype float16, or another disk",
+            remedy="Choose fewer --layers, --pools or --frame-layers, --dtype float16, or another "
+            "disk",
         )
 
 
-def seconds_of(clips: Iterable[PlannedClip]) -> float:
+def _seconds_of(clips: Iterable[PlannedClip]) -> float:
     """Audio in clips."""
     return sum(clip.samples for clip in clips) / SAMPLE_RATE
 
 
-def write(
-    extraction: Extraction,
-    missing: Sequence[PlannedClip],
-    interrupt: Interrupt,
-    options: argparse.Namespace,
-) -> FeatureStore:
-    """Extract into the store, showing how far it is."""
-    from ..store import FeatureStore, ShardLimits
-
-    progress = Progress(len(missing), seconds_of(missing))
-    failed = len(extraction.rejected)
-
-    def report(state: WriteProgress) -> None:
-        nonlocal failed
-        clips = [state.clip] if state.clip else []
-        progress.update(seconds_of(clips), failed=state.failed > failed)
-        failed = state.failed
-        if interrupt.requested:
-            raise KeyboardInterrupt
-
-    try:
-        return FeatureStore.write(
-            options.output,
-            extraction,
-            limits=ShardLimits(clips=options.shard_clips),
-            on_progress=report,
-        )
-    finally:
-        progress.close()
-
-
-def stopped(output: Path) -> int:
+def _stopped(output: Path) -> int:
     """After Ctrl-C: what is safe, and how to go on."""
     from ..store import FeatureStore
 
@@ -228,7 +174,7 @@ def stopped(output: Path) -> int:
     return 130
 
 
-def summarise(store: FeatureStore, extraction: Extraction) -> int:
+def _summarise(store: FeatureStore, extraction: Extraction) -> int:
     """Say what is in the store now and what failed; 3 when anything of this run did."""
     names = {clip.id for clip in extraction.clips} | {clip.id for clip in extraction.rejected}
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
@@ -240,12 +186,12 @@ def summarise(store: FeatureStore, extraction: Extraction) -> int:
     if not failures:
         return 0
     print(f"Failed: {len(failures):,} of {count(len(names), 'clip')}", file=sys.stderr)
-    show_failures(failures)
+    _show_failures(failures)
     print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
     return 3
 
 
-def show_failures(failures: Sequence[ClipFailure]) -> None:
+def _show_failures(failures: Sequence[ClipFailure]) -> None:
     """The first few of each kind, on stderr."""
     kinds: dict[str, list[ClipFailure]] = defaultdict(list)
     for failure in failures:

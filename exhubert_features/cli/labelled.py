@@ -1,4 +1,4 @@
-"""Options that ``probe``, ``train`` and ``evaluate`` share: a store, its labels, its folds."""
+"""Options that ``probe``, ``train`` and ``evaluate`` share, and what they print in the end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..evaluation import Labels
-    from ..evaluation.splits import Protocol
-    from ..report import Report
+    from ..evaluation import Evaluation, LabelOptions, SplitOptions
     from ..store import FeatureStore
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Store, labels and where the report goes."""
+    """Add store, labels and what the report needs."""
     parser.add_argument("store", metavar="STORE", help="features from `exhubert extract`")
     parser.add_argument(
         "--labels",
@@ -29,25 +27,40 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         "--group", metavar="COLUMN", default="speaker", help="who speaks (default: %(default)s)"
     )
     parser.add_argument("--task", choices=("classification", "regression"), help="kind of target")
+    parser.add_argument("--id-column", metavar="COLUMN", help="of --labels, names the clips")
     parser.add_argument(
         "--map",
         metavar="OLD=NEW",
         action="append",
         default=[],
-        help="rename a label; OLD= leaves its clips out; repeatable",
+        help="rename a label; OLD= leaves its clips out, NA=NA keeps a word that is usually "
+        "missing; repeatable",
     )
     parser.add_argument(
         "--drop-unlabelled",
         action="store_true",
         help="go on without clips that have no label and labels that have no clip",
     )
+    parser.add_argument(
+        "--annotators",
+        action="store_true",
+        help="--labels has a row per annotator: the most frequent class counts, or the mean number",
+    )
+    parser.add_argument(
+        "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
+    )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--embed-audio",
+        action="store_true",
+        help="put the audio of mistaken clips into the report instead of links to their files",
+    )
 
 
 def add_split_arguments(parser: argparse.ArgumentParser) -> None:
-    """How clips are divided into training and test."""
+    """Add how clips are divided into training and test."""
     parser.add_argument(
         "--split",
         choices=("auto", "leave-one-group-out", "grouped", "random"),
@@ -58,7 +71,39 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split-column", metavar="COLUMN", help="holds train/dev/test, or the official folds"
     )
+    parser.add_argument(
+        "--fold-column", metavar="COLUMN", help="holds official folds, such as IEMOCAP's sessions"
+    )
+    parser.add_argument(
+        "--split-map",
+        metavar="NAME=ROLE",
+        action="append",
+        default=[],
+        help="what a name in the split column means: train, dev, test, or nothing to leave its "
+        "clips out; several tests are scored one by one; repeatable",
+    )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="compare with a table of other features in the same folds, or with `logits`, the "
+        "encoder's own class scores; repeatable",
+    )
+    parser.add_argument(
+        "--per-speaker",
+        action="store_true",
+        help="standardise the features of each speaker by itself, which needs several clips of "
+        "whoever is tested",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="deal the folds N times to see how much that changes (default: %(default)s)",
+    )
     parser.add_argument(
         "--shared-groups",
         action="store_true",
@@ -66,113 +111,127 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_labels(
-    options: argparse.Namespace,
-    store: FeatureStore,
-    *,
-    target: str,
-    classes: Sequence[str] = (),
-    split: str | None = None,
-    needs_groups: bool = True,
-) -> Labels:
-    """The labels that the options name; without groups where none are needed or there."""
-    from ..evaluation import failed_rows, join_labels, read_table, store_rows
+def label_options(options: argparse.Namespace) -> LabelOptions:
+    """Return how labels reach clips, as typed."""
+    from ..evaluation import LabelOptions
 
-    clips = store_rows(store)
-    table = read_table(options.labels) if options.labels else None
-    has_group = any(options.group in row for row in (clips if table is None else table))
-    return join_labels(
-        clips,
-        table,
-        target=target,
-        group=options.group if has_group or needs_groups else None,
-        split=split,
+    return LabelOptions(
         task=options.task,
-        classes=classes,
-        mapping=_parse_map(options.map),
-        failed=failed_rows(store),
+        mapping=_parse_pairs(options.map, "--map", "OLD=NEW, or OLD= to leave clips out"),
         drop_unlabelled=options.drop_unlabelled,
+        id_column=options.id_column,
+        annotators=options.annotators,
+        columns=tuple(options.by.split(",")) if options.by else (),
     )
 
 
-def make_folds(options: argparse.Namespace, store: FeatureStore) -> tuple[Labels, Protocol]:
-    """Labels and folds that the options name."""
+def split_options(options: argparse.Namespace) -> SplitOptions:
+    """Return how clips are divided, as typed."""
     from ..errors import UsageError
-    from ..evaluation.splits import make_protocol
+    from ..evaluation import SplitOptions
+
+    given = [name for name in ("split_column", "fold_column") if getattr(options, name)]
+    if options.split != "auto":
+        given.append("split")
+    if len(given) > 1:
+        first, second = ("--" + name.replace("_", "-") for name in given[-2:])
+        raise UsageError(f"{first} and {second} exclude each other")
+    return SplitOptions(
+        scheme=options.split,
+        column=options.split_column,
+        fold_column=options.fold_column,
+        roles=_parse_pairs(options.split_map, "--split-map", "NAME=train, dev, test or nothing"),
+        folds=options.folds,
+        shared_groups=options.shared_groups,
+    )
+
+
+def require_target(options: argparse.Namespace) -> str:
+    """Return the target column, which has no default where a head is trained."""
+    from ..errors import UsageError
 
     if not options.target:
         raise UsageError("--target is missing", expected="the column to predict")
-    if options.split_column and options.split != "auto":
-        raise UsageError(f"--split {options.split} and --split-column exclude each other")
-    labels = read_labels(
-        options,
-        store,
-        target=options.target,
-        split=options.split_column,
-        needs_groups=options.split != "random",
-    )
-    protocol = make_protocol(
-        labels,
-        scheme=options.split,
-        folds=options.folds,
-        shared_groups=options.shared_groups,
-        seed=options.seed,
-    )
-    return labels, protocol
+    return str(options.target)
 
 
-def chosen_layers(text: str, store: FeatureStore) -> tuple[int, ...] | None:
-    """Layer ids out of ``all``, ``last``, ``12,24`` or ``0-48``; None for all that are stored."""
+def group_column(options: argparse.Namespace, store: FeatureStore) -> str | None:
+    """Return who speaks; a random split needs no such column to be there."""
+    from ..evaluation.labels import store_rows, table_rows
+
+    if options.split != "random":
+        return str(options.group)
+    rows = [*store_rows(store), *(table_rows(options.labels) if options.labels else [])]
+    return options.group if any(options.group in row for row in rows) else None
+
+
+def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | None:
+    """Return layer ids out of ``all``, ``last``, ``12,24`` or ``0-48``; None: not chosen."""
     from ..spec import parse_layers, resolve_layers
 
-    layers = parse_layers(text)
+    layers = None if text is None else parse_layers(text)
     states = store.fingerprint.model.num_states
     return None if layers is None else resolve_layers(layers, states)
 
 
 def show_progress(word: str, done: int, total: int) -> None:
-    """One line on a terminal's stderr, nothing elsewhere."""
+    """Write one line on a terminal's stderr, nothing elsewhere."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r{word}: {done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
 def show_result(
-    report: Report, written: Path, *, as_json: bool, more: Mapping[str, object] | None = None
+    evaluation: Evaluation,
+    written: Path,
+    *,
+    as_json: bool,
+    more: Mapping[str, object] | None = None,
 ) -> None:
-    """The main result, what to beware of, and where the report is."""
-    from ..report import comparison_words, metric_name, plain
+    """Print the main result, what to beware of, and where the report is."""
+    from ..report import as_json as json_data
+    from ..report import comparison_words, dealing_words, metric_name
 
-    more = more or {}
-    name, main = next(iter(report.metrics.items()))
+    more, name, main = more or {}, evaluation.metric, evaluation.main
+    count = len(evaluation.protocol.tested)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
-        result |= {"clips": len(report.ids), "warnings": report.warnings}
-        if report.comparison:
-            result |= vars(report.comparison)
-        print(json.dumps(plain({**result, "report": str(written)}), indent=1))
+        result |= {evaluation.unit: count, "warnings": evaluation.warnings}
+        result["parts"] = evaluation.parts
+        if evaluation.repeats:
+            result["dealings"] = [main.value, *evaluation.repeats]
+        result["comparisons"] = evaluation.comparisons
+        print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
-        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {len(report.ids)} clips."
+        f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
     )
-    print(report.protocol)
-    if report.comparison:
-        print(comparison_words(report))
+    print(evaluation.protocol.words, evaluation.method)
+    if evaluation.repeats:
+        print(dealing_words((main.value, *evaluation.repeats), name))
+    for comparison in evaluation.comparisons:
+        print(comparison_words(comparison, name))
+    for part in evaluation.parts:
+        low, high = part.score.low, part.score.high
+        print(
+            f"{part.kind} {part.name}: {metric_name(name)} {part.score.value:.3f} "
+            f"({low:.3f} to {high:.3f}), {part.clips}"
+        )
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
-    for warning in report.warnings:
+    for warning in evaluation.warnings:
         print(f"warning: {warning}")
     print(f"report: {written}")
 
 
-def _parse_map(pairs: Sequence[str]) -> dict[str, str]:
+def _parse_pairs(pairs: Sequence[str], option: str, expected: str) -> dict[str, str]:
     from ..errors import UsageError
 
     mapping = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
         if not equals or not old:
-            raise UsageError(f"--map {pair!r}", expected="OLD=NEW, or OLD= to leave clips out")
+            raise UsageError(f"{option} {pair!r}", expected=expected)
         mapping[old.strip()] = new.strip()
     return mapping

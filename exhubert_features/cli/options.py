@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..spec import DEFAULT_REVISION, DEFAULT_SOURCE
+from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what :func:`load_model` reads."""
+    """Declare what :func:`chosen_encoder` reads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -38,12 +38,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how audio is read and fed to the model."""
+    """Declare how audio is read and given to the model."""
     group = parser.add_argument_group("audio")
     group.add_argument(
         "--preprocess",
         choices=("card", "masked"),
-        default="card",
+        default=DEFAULT_PREPROCESS,
         help="card: as the released model was trained, padded to 3 s; masked: padding is ignored",
     )
     group.add_argument(
@@ -79,8 +79,13 @@ def positive(text: str) -> int:
     return number
 
 
-def load_model(options: argparse.Namespace) -> Encoder:
-    """The encoder that was asked for."""
+def add_earlier_name(group: argparse._ActionsContainer, flag: str, *, dest: str) -> None:
+    """Let an option be written as in version 0.1.0, which scripts still do."""
+    group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def chosen_encoder(options: argparse.Namespace) -> Encoder:
+    """Load the encoder that was asked for."""
     from ..encoder import load_encoder
 
     return load_encoder(

@@ -8,9 +8,12 @@ from .labelled import (
     add_label_arguments,
     add_split_arguments,
     chosen_layers,
-    make_folds,
+    group_column,
+    label_options,
+    require_target,
     show_progress,
     show_result,
+    split_options,
 )
 
 
@@ -23,39 +26,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..evaluation.outcome import make_report
-    from ..heads.layerwise import describe_probe, layer_curve, probe_outcome, run_probe
-    from ..report import write_report
+    from ..heads import probe
     from ..store import FeatureStore
 
+    target, splitting, joining = (
+        require_target(options),
+        split_options(options),
+        label_options(options),
+    )
     store = FeatureStore(options.store)
-    labels, protocol = make_folds(options, store)
-    pool = options.pool or store.pools[0]
-    probe = run_probe(
+    evaluation = probe(
         store,
-        labels,
-        protocol,
+        target=target,
+        group=group_column(options, store),
+        labels=options.labels,
         layers=chosen_layers(options.layers, store),
-        pool=pool,
-        on_progress=lambda done, total: show_progress("layers", done, total),
-    )
-    report = make_report(
-        store,
-        labels,
-        protocol,
-        probe_outcome(probe, labels, protocol),
-        title=f"Layer probe: {labels.target}",
-        method=describe_probe(labels.task),
-        features=store.matrix(layer=probe.best, pool=pool)[labels.rows],
-        curve=layer_curve(probe, labels, protocol),
+        pool=options.pool,
+        per_group=options.per_speaker,
+        joining=joining,
+        splitting=splitting,
+        baselines=options.baseline,
         corpus=options.corpus,
-        command=options.command_line,
         seed=options.seed,
+        repeats=options.repeats,
+        on_progress=show_progress,
     )
-    written = write_report(options.output, report)
-    weighted = report.layer_curve.weighted if report.layer_curve else None
-    more: dict[str, object] = {"best_layer": probe.best}
-    if weighted is not None:
-        more["all_layers_weighted"] = round(weighted.value, 3)
-    show_result(report, written, as_json=options.json, more=more)
+    written = evaluation.report(
+        options.output, command=options.command_line, embed_audio=options.embed_audio
+    )
+    more: dict[str, object] = {}
+    if evaluation.curve is not None:
+        folds = evaluation.curve.chosen
+        more["layers_chosen"] = (
+            {str(layer): folds[layer] for layer in folds}
+            if options.json
+            else ", ".join(f"{layer} in {folds[layer]} folds" for layer in folds)
+        )
+        if evaluation.curve.weighted is not None:
+            more["all_layers_weighted"] = round(evaluation.curve.weighted.value, 3)
+    show_result(evaluation, written, as_json=options.json, more=more)
     return 0

@@ -1,11 +1,7 @@
 """What predictions are worth: labels, splits, figures of merit, intervals and the result."""
 
-from .labels import Labels, failed_rows, join_labels, read_table, store_rows
+from .labels import LabelOptions, Labels, join_labels
+from .result import Evaluation
+from .splits import SplitOptions
 
-__all__ = [
-    "Labels",
-    "failed_rows",
-    "join_labels",
-    "read_table",
-    "store_rows",
-]
+__all__ = ["Evaluation", "LabelOptions", "Labels", "SplitOptions", "join_labels"]

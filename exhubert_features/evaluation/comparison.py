@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from ..errors import UsageError
-from .intervals import FEW_GROUPS, Basis, unit_index
+from .intervals import LEAST_GROUPS, Basis, unit_index
 from .jackknife import (
     DUST,
     Spread,
@@ -19,7 +19,6 @@ from .jackknife import (
     jackknife,
     keeping_classes,
     moment_units,
-    of_one_group,
 )
 from .metrics import (
     CLASSIFICATION,
@@ -88,7 +87,7 @@ def compare(
     spread = jackknife(*_differences(truth, pair, index, basis, metric, class_count))
     count = 1 if groups is not None and len(np.unique(groups)) == 1 else basis.count
     p_value = None
-    if count >= FEW_GROUPS:
+    if count >= LEAST_GROUPS:
         if retraining:
             p_value = _t_test(spread, retraining, count)
         else:
@@ -131,12 +130,10 @@ def _differences(
         units = moment_units(truth.astype(float), pair.astype(float), index)
         return units, _gap(statistic)
     alone = np.full(len(truth), basis.unit == "clip")
+    units = confusion_units(truth, pair, classes, index, alone)
     if metric == "accuracy":
-        units = confusion_units(truth, pair, classes, index, alone)
         sizes = units.sizes.sum(axis=1, keepdims=True)
         return Units(units.sums, units.counts, sizes), _gap(statistic)
-    alone |= of_one_group(truth, index, classes)
-    units = confusion_units(truth, pair, classes, index, alone)
     return units, keeping_classes(_gap(statistic), units.total())
 
 
@@ -198,10 +195,10 @@ def _note(count: int, basis: Basis, retraining: float) -> str:
     units, smallest = f"{count} {basis.unit}s", 2.0 ** (1 - min(count, 50))
     if count == 1:
         return "No p-value: one group says nothing of others."
-    if count < FEW_GROUPS:
+    if count < LEAST_GROUPS:
         return (
             f"No p-value: even if neither were better, all {units} would favour the same one with "
-            f"a chance of {smallest:g}; at least {FEW_GROUPS} are needed."
+            f"a chance of {smallest:g}; at least {LEAST_GROUPS} are needed."
         )
     if retraining:
         return (

@@ -28,7 +28,7 @@ from .metrics import Interval, Statistic, moments
 
 LEVEL = 0.975  # of the upper end; the lower one mirrors it
 NARROWEST = 1.645  # normal quantile of the 90 % interval of independent clips
-CHUNK = 4096  # units left out at once, so that memory does not grow with their number
+AT_ONCE = 4096  # units left out at once, so that memory does not grow with their number
 DUST = 1e-12  # a variance below this is rounding
 
 
@@ -76,7 +76,7 @@ def jackknife(units: Units, statistic: Statistic) -> Spread:
     scale, freedom = _reference(units)
     variance = 0.0
     if scale > 0:
-        parts = np.array_split(units.sums, 1 + len(units.sums) // CHUNK)
+        parts = np.array_split(units.sums, 1 + len(units.sums) // AT_ONCE)
         without = np.concatenate([statistic(whole - part) for part in parts])
         variance = float(scale * (units.counts @ (without - value) ** 2))
     sizes = sizes[sizes > 0]
@@ -139,12 +139,6 @@ def confusion_units(
         counts=np.concatenate([np.ones(len(names)), counts]),
         sizes=sums[:, 0].sum(axis=-1),
     )
-
-
-def of_one_group(truth: np.ndarray, index: np.ndarray, classes: int) -> np.ndarray:
-    """(N,) True for clips of a class that no second group has."""
-    pairs = np.unique(index * classes + truth)
-    return np.bincount(pairs % classes, minlength=classes)[truth] == 1
 
 
 def moment_units(truth: np.ndarray, predictions: np.ndarray, index: np.ndarray) -> Units:

@@ -9,9 +9,8 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 
 from ..errors import LabelError
+from ..tables import FILE_COLUMNS, ID_COLUMNS, clean
 
-ID_COLUMNS = ("id", "ID", "clip_id")  # SpeechBrain's CSV says ID
-FILE_COLUMNS = ("file", "path", "wav", "audio")  # SpeechBrain's manifests say wav or path
 NAMED = 5  # how many culprits an error names
 
 Row = Mapping[str, str]
@@ -29,7 +28,9 @@ class Matches:
     note: str = ""  # what the reader of a result should know about the matching
 
 
-def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
+def match_rows(
+    clips: Table, table: Table, columns: Sequence[str], id_column: str | None = None
+) -> Matches:
     """Bring label rows to clips by the first id or file column that fits any.
 
     Parameters
@@ -38,13 +39,16 @@ def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
         With ``id``, ``clip_id`` and ``file``.
     columns
         Those whose content must agree where a name stands in the table twice.
+    id_column
+        The one that names the clips; None: see above.
     """
-    for column in (*ID_COLUMNS, *FILE_COLUMNS):
+    candidates = (id_column,) if id_column else (*ID_COLUMNS, *FILE_COLUMNS)
+    for column in candidates:
         if not any(row.get(column) for row in table):
             continue
         by_name = _rows_by_name(table, column)
         note = ""
-        if column in ID_COLUMNS:
+        if column not in FILE_COLUMNS:
             names = _match_ids(clips, by_name)
         else:
             names = _match_files([clip.get("file", "") for clip in clips], by_name)
@@ -55,7 +59,8 @@ def match_rows(clips: Table, table: Table, columns: Sequence[str]) -> Matches:
     first = f"the first clip is {clips[0]['id']!r}" if clips else "the store is empty"
     raise LabelError(
         f"no label fits any clip of the store ({first})",
-        expected=f"a column {', '.join((*ID_COLUMNS, *FILE_COLUMNS))} with the clips' names",
+        expected=f"a column {' or '.join(candidates)} with the clips' names",
+        remedy="--id-column names another",
     )
 
 
@@ -95,9 +100,12 @@ def _matches(
 def _match_ids(clips: Table, labels: Mapping[str, list[Row]]) -> list[str | None]:
     """Name of the label of each clip: its own id, else that of the clip it is a window of."""
     return [
-        next((name for name in (clip["id"], clip.get("clip_id")) if name in labels), None)
-        for clip in clips
+        next((name for name in map(clean, _names(clip)) if name in labels), None) for clip in clips
     ]
+
+
+def _names(clip: Row) -> tuple[str, str]:
+    return clip["id"], clip.get("clip_id", clip["id"])
 
 
 def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None]:
@@ -173,5 +181,5 @@ def _by_base(labels: Iterable[str]) -> dict[str, list[tuple[tuple[str, ...], str
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    parts = PurePosixPath(path.replace("\\", "/")).parts
+    parts = PurePosixPath(clean(path).replace("\\", "/")).parts
     return tuple(part for part in parts if part != "/" and part[0] not in "{$")

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ..errors import LabelError
+from ..tables import clean, read_table
+from .annotators import settle_annotators
+from .duplicates import unite_same_audio
 from .joining import Matches, Row, Table, count_and_name, match_rows
+from .values import Task, is_missing, missing_words, parse_values, unite_lookalikes
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..store import FeatureStore
 
-MANY_CLASSES = 50  # more distinct numbers than this are hardly names of classes
+    LabelSource = str | Path | Sequence[Mapping[str, str]] | pd.DataFrame
 
-Task = Literal["classification", "regression"]
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """How labels reach the clips, where the defaults do not fit."""
+
+    task: Task | None = None  # None: regression where every label is a number, one with a fraction
+    mapping: Mapping[str, str] = field(default_factory=dict)  # old: new; new "" leaves clips out
+    drop_unlabelled: bool = False  # a clip without a label is a mistake more often than a wish
+    id_column: str | None = None  # None: the first known id or file column that fits
+    annotators: bool = False  # the table has a row per annotator: majority, or mean of numbers
+    columns: tuple[str, ...] = ()  # more columns to keep, such as gender, for scores by them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +43,8 @@ class Labels:
 
     ``rows`` (N,) are positions in the store, ``values`` (N,) class indices or floats,
     ``groups`` (N,) speakers, ``clips`` (N,) the clip each row is (a window) of, ``splits``
-    (N,) the given split or fold names, or None.
+    (N,) the given split or fold names, or None, ``audio`` (N,) hashes of the recordings,
+    ``columns`` more columns (N,) by name.
     """
 
     target: str
@@ -43,64 +57,89 @@ class Labels:
     groups: np.ndarray
     group: str | None  # the column; None: every clip is its own group
     splits: np.ndarray | None = None
+    audio: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @staticmethod
+    def from_store(
+        store: FeatureStore,
+        *,
+        target: str,
+        group: str | None = "speaker",
+        labels: LabelSource | None = None,
+        split: str | None = None,
+        classes: Sequence[str] = (),
+        options: LabelOptions | None = None,
+    ) -> Labels:
+        """Join labels to the rows of a store.
+
+        Parameters
+        ----------
+        target, group, split
+            Columns: what to predict, who speaks (None: nobody is known), the given split.
+        labels
+            A table (CSV, TSV, JSON file; rows; DataFrame), joined on its id or file column.
+            None: the columns of the manifest that the store was made from.
+        classes
+            Class names in index order, where a head dictates them.
+
+        Raises
+        ------
+        LabelError
+            When clips and labels do not fit, naming those concerned.
+        """
+        return join_labels(
+            store_rows(store),
+            None if labels is None else table_rows(labels),
+            target=target,
+            group=group,
+            split=split,
+            classes=classes,
+            failed=[{"id": lost.id, "file": lost.file} for lost in store.failures],
+            options=options,
+        )
+
+    def take(self, positions: np.ndarray) -> Labels:
+        """Return the labels at some positions (n,)."""
+        arrays = ("rows", "ids", "clips", "values", "groups", "splits", "audio")
+        taken = {
+            name: None if getattr(self, name) is None else getattr(self, name)[positions]
+            for name in arrays
+        }
+        columns = {name: column[positions] for name, column in self.columns.items()}
+        return replace(self, **taken, columns=columns)  # type: ignore[arg-type]
+
 
 def store_rows(store: FeatureStore) -> list[dict[str, str]]:
-    """What :func:`join_labels` needs of each row of a store, in its order."""
-    columns = (store.column(name) for name in ("meta", "id", "clip_id", "file"))
+    """Return what :func:`join_labels` needs of each row of a store, in its order."""
+    names = ("meta", "id", "clip_id", "file", "audio_sha256")
     return [
-        {**json.loads(meta), "id": name, "clip_id": clip, "file": file}
-        for meta, name, clip, file in zip(*columns, strict=True)
+        {
+            **{clean(key): clean(value) for key, value in json.loads(meta).items()},
+            "id": name,
+            "clip_id": clip,
+            "file": file,
+            "audio_sha256": audio,
+        }
+        for meta, name, clip, file, audio in zip(*map(store.column, names), strict=True)
     ]
 
 
-def failed_rows(store: FeatureStore) -> list[dict[str, str]]:
-    """The clips of a store that have no features, for :func:`join_labels`."""
-    return [{"id": lost.id, "file": lost.file} for lost in store.failures]
-
-
-def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a CSV, TSV or JSON file as text.
-
-    JSON is a list of objects, or one object of ``id: {column: value}`` as in SpeechBrain's
-    manifests.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            return _json_rows(json.loads(text), path)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LabelError(
-            f"cannot read labels from {path}: {error}", expected="a UTF-8 CSV, TSV or JSON file"
-        ) from error
-    header = text.split("\n", 1)[0]
-    delimiter = max("\t;,", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = list(reader)
-    ragged = [index + 2 for index, row in enumerate(rows) if None in row or None in row.values()]
-    if ragged:
-        raise LabelError(
-            f"{path} has {len(ragged)} rows with more or fewer cells than its header, "
-            f"first in line {ragged[0]}"
-        )
-    return [{key.strip(): value.strip() for key, value in row.items()} for row in rows]
-
-
-def _json_rows(data: object, path: Path) -> list[dict[str, str]]:
-    if isinstance(data, dict) and all(isinstance(row, dict) for row in data.values()):
-        data = [{"id": key, **row} for key, row in data.items()]
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise LabelError(
-            f"{path} is not a table", expected="a list of objects, or id: {column: value}"
-        )
+def table_rows(source: LabelSource) -> list[dict[str, str]]:
+    """Return rows of text out of a table's file, a DataFrame, or rows."""
+    if isinstance(source, str | Path):
+        return [dict(row.cells) for row in read_table(source).require_whole().rows]
+    if isinstance(source, Sequence):
+        rows = cast("Sequence[Mapping[str, str]]", source)
+        return [{clean(key): clean(value) for key, value in row.items()} for row in rows]
+    named = source.reset_index() if any(source.index.names) else source
     return [
-        {str(key): "" if value is None else str(value) for key, value in row.items()}
-        for row in data
+        {clean(str(key)): "" if value != value else clean(str(value)) for key, value in row.items()}
+        for row in named.to_dict("records")
     ]
 
 
@@ -111,62 +150,122 @@ def join_labels(
     target: str,
     group: str | None = "speaker",
     split: str | None = None,
-    task: Task | None = None,
     classes: Sequence[str] = (),
-    mapping: Mapping[str, str] | None = None,
     failed: Table = (),
-    drop_unlabelled: bool = False,
+    options: LabelOptions | None = None,
 ) -> Labels:
     """Give every row of a store its label, group and split.
 
     Parameters
     ----------
     clips
-        One mapping per row of the store: ``id``, ``clip_id``, ``file`` and its meta columns.
+        One mapping per row of the store: ``id``, ``clip_id``, ``file``, perhaps
+        ``audio_sha256``, and its meta columns.
     table
-        Label rows to join on their id or file column; None: the clips' own columns.
-    target, group, split
-        Columns. ``group`` None makes every clip its own group.
-    task
-        None: regression where every label is a number and one has a fraction.
-    classes
-        Class names in index order, where a head dictates them.
-    mapping
-        Label -> label before anything else; an empty new label leaves those clips out.
+        Label rows to join on their id or file column; None: the clips' own columns. A column
+        other than the target that it lacks is taken from the clips.
+    target, group, split, classes
+        As for :meth:`Labels.from_store`.
     failed
         ``id`` and ``file`` of clips without features: a label for them is nothing odd.
-    drop_unlabelled
-        Leave out clips without a label and labels without a clip, instead of raising.
     """
-    columns = [name for name in (target, group, split) if name]
-    _require_columns(clips if table is None else table, columns)
-    matches = match_rows([*clips, *failed], table, columns) if table is not None else None
-    rows = matches.rows[: len(clips)] if matches else list(clips)
-    complete, warnings = _settle(clips, rows, matches, columns, drop_unlabelled)
-    text = [(mapping or {}).get(row[target], row[target]) for _, row in complete]
-    kept = [index for index, label in enumerate(text) if label]
-    if len(kept) < len(text):
-        warnings.append(f"Left out by the label map: {len(text) - len(kept)} of {len(text)} clips")
-    if not kept:
-        raise LabelError(f"no clip has a label in column {target!r}")
-    found = [complete[index][1] for index in kept]
-    positions = [complete[index][0] for index in kept]
+    options = options or LabelOptions()
+    columns = list(dict.fromkeys(name for name in (target, group, split, *options.columns) if name))
+    settled: list[str] = []
+    if table is not None and options.annotators:
+        table, settled = settle_annotators(table, target, options.id_column)
+    from_table, notes = _divide_columns(clips, table, columns, target)
+    if table is None:
+        rows: list[Row | None] = list(clips)
+        matches = None
+    else:
+        matches = match_rows([*clips, *failed], table, from_table, options.id_column)
+        rows = [
+            None if row is None else {**clip, **{name: row.get(name, "") for name in from_table}}
+            for clip, row in zip(clips, matches.rows[: len(clips)], strict=True)
+        ]
+        notes += [matches.note] if matches.note else []
+    complete, dropped = _settle(clips, rows, matches, columns, target, options)
+    found, left_out = _map_labels(complete, target, options.mapping)
+    labels = _labels(clips, found, target, group, split, classes, options)
+    return replace(labels, warnings=(*settled, *notes, *dropped, *left_out, *labels.warnings))
+
+
+def _divide_columns(
+    clips: Table, table: Table | None, columns: Sequence[str], target: str
+) -> tuple[list[str], list[str]]:
+    """Columns that the table must give, and a note on those that the clips give instead."""
+    if table is None:
+        _require_columns(clips, columns)
+        return list(columns), []
+    lacking = [
+        name for name in columns if name != target and not _has(table, name) and _has(clips, name)
+    ]
+    rest = [name for name in columns if name not in lacking]
+    _require_columns(table, rest)
+    if not lacking:
+        return rest, []
+    return rest, [
+        f"The label table has no column {' or '.join(lacking)}: taken from the store's own"
+    ]
+
+
+def _labels(
+    clips: Table,
+    found: Sequence[tuple[int, Row]],
+    target: str,
+    group: str | None,
+    split: str | None,
+    classes: Sequence[str],
+    options: LabelOptions,
+) -> Labels:
+    positions, rows = [position for position, _ in found], [row for _, row in found]
     ids = [clips[position]["id"] for position in positions]
-    task, names, values = _values([text[index] for index in kept], ids, target, task, classes)
     owners = [clips[position].get("clip_id", clips[position]["id"]) for position in positions]
+    audio = [clips[position].get("audio_sha256", "") for position in positions]
+    task, names, values = parse_values(
+        [row[target] for row in rows],
+        ids,
+        target,
+        task=options.task,
+        classes=classes,
+        mapping=options.mapping,
+    )
+    groups, notes = list(owners), list[str]()
+    if group:
+        groups, notes = unite_lookalikes([row[group] for row in rows], group)
+    united, doubled = unite_same_audio(groups, audio, ids, group or "clip")
     return Labels(
         target=target,
         task=task,
         classes=names,
         rows=np.array(positions),
         ids=np.array(ids),
-        clips=np.array(owners),
+        clips=unite_same_audio(owners, audio, ids, "clip")[0],
         values=values,
-        groups=np.array([row[group] for row in found] if group else owners),
+        groups=united,
         group=group,
-        splits=np.array([row[split] for row in found]) if split else None,
-        warnings=tuple(warnings),
+        splits=np.array([row[split] for row in rows]) if split else None,
+        audio=np.array(audio),
+        columns={name: np.array([row[name] for row in rows]) for name in options.columns},
+        warnings=(*notes, *doubled),
     )
+
+
+def _map_labels(
+    complete: Sequence[tuple[int, Row]], target: str, mapping: Mapping[str, str]
+) -> tuple[list[tuple[int, Row]], list[str]]:
+    """Rows under their new labels, without those that the map leaves out."""
+    renamed: list[tuple[int, Row]] = [
+        (position, {**row, target: mapping.get(row[target], row[target])})
+        for position, row in complete
+    ]
+    kept = [(position, row) for position, row in renamed if row[target]]
+    if not kept:
+        raise LabelError(f"no clip has a label in column {target!r}")
+    if len(kept) == len(renamed):
+        return kept, []
+    return kept, [f"Left out by the label map: {len(renamed) - len(kept)} of {len(renamed)} clips"]
 
 
 def _settle(
@@ -174,13 +273,16 @@ def _settle(
     rows: Sequence[Row | None],
     matches: Matches | None,
     columns: Sequence[str],
-    drop: bool,
+    target: str,
+    options: LabelOptions,
 ) -> tuple[list[tuple[int, Row]], list[str]]:
     """Clips (by position) that have all they need, and what was dropped; else raise."""
+    meant = {target: set(options.mapping)}
     complete = [
         (position, row)
         for position, row in enumerate(rows)
-        if row is not None and all(_is_given(row.get(column)) for column in columns)
+        if row is not None
+        and not any(is_missing(row.get(name), meant.get(name, ())) for name in columns)
     ]
     labelled = {position for position, _ in complete}
     missing = [clip["id"] for position, clip in enumerate(clips) if position not in labelled]
@@ -195,69 +297,32 @@ def _settle(
         "more than one row for": (matches.repeated if matches else [], "label"),
     }
     found = [f"{what} {count_and_name(*names)}" for what, names in problems.items() if names[0]]
-    if found and not drop:
-        raise LabelError("; ".join(found), remedy="--drop-unlabelled goes on without them")
-    notes = [matches.note] if matches and matches.note else []
-    return complete, [*notes, *(f"Dropped: {text}" for text in found)]
+    words = _words_for_nothing(rows, target, options)
+    if found and not options.drop_unlabelled:
+        remedy = "--drop-unlabelled goes on without them"
+        raise LabelError("; ".join([*found, *words]), remedy=remedy)
+    return complete, [*(f"Dropped: {text}" for text in found), *words]
 
 
-def _is_given(text: str | None) -> bool:
-    return bool(text) and str(text).lower() != "nan"  # as pandas and JSON write what is missing
+def _words_for_nothing(rows: Iterable[Row | None], target: str, options: LabelOptions) -> list[str]:
+    words = missing_words((row.get(target) for row in rows if row), set(options.mapping))
+    if not words:
+        return []
+    keep = " ".join(f"--map {word}={word}" for word in words)
+    listed = ", ".join(map(repr, words))
+    return [f"{listed} in column {target!r} counts as no label ({keep} would make it a class)"]
+
+
+def _has(table: Table, column: str) -> bool:
+    return any(column in row for row in table)
 
 
 def _require_columns(table: Table, columns: Sequence[str]) -> None:
     for column in columns:
-        if not any(column in row for row in table):
-            known = sorted({name for row in table[:100] for name in row})
+        if not _has(table, column):
+            known = sorted({name for row in table[:100] for name in row} - {"audio_sha256"})
             raise LabelError(
                 f"there is no column {column!r}",
                 expected=f"one of {', '.join(known) or 'the columns of --labels'}",
                 remedy="Name the columns with --target, --group and --split-column",
             )
-
-
-def _values(
-    text: Sequence[str],
-    ids: Sequence[str],
-    target: str,
-    task: Task | None,
-    classes: Sequence[str],
-) -> tuple[Task, tuple[str, ...], np.ndarray]:
-    """The task, the class names and the values (N,) of the labels' text."""
-    numbers = [_number(label) for label in text]
-    numeric = all(number is not None for number in numbers)
-    if task is None and not classes:
-        fractional = any(number % 1 for number in numbers if number is not None)
-        if numeric and not fractional and len(set(text)) > MANY_CLASSES:
-            raise LabelError(
-                f"column {target!r} holds {len(set(text))} different whole numbers",
-                remedy="Say --task regression or --task classification",
-            )
-        task = "regression" if fractional else "classification"
-    if task == "regression":
-        odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
-        if odd:
-            raise LabelError(
-                f"no finite number in column {target!r} for {count_and_name(odd, 'clip')}"
-            )
-        return "regression", (), np.array(numbers, dtype=np.float64)
-    names = tuple(classes) or tuple(sorted(set(text)))
-    strange = sorted({label for label in text if label not in names})
-    if strange:
-        raise LabelError(
-            f"{count_and_name(strange, 'label')} of column {target!r} outside the head's classes",
-            expected=", ".join(names),
-            remedy="--map OLD=NEW renames a label, --map OLD= leaves its clips out",
-        )
-    if len(names) < 2:
-        raise LabelError(f"column {target!r} holds one class, {names[0]!r}", expected="two or more")
-    index = {name: position for position, name in enumerate(names)}
-    return "classification", names, np.array([index[label] for label in text])
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

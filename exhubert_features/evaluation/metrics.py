@@ -1,30 +1,22 @@
 """Figures of merit: recall and its kin, concordance, calibration; numpy only.
 
 UAR, accuracy and macro-F1 are functions of a confusion matrix, CCC, Pearson and MAE of sums of
-moments; both add up over clips, which is what makes the intervals in ``bootstrap`` cheap.
+moments; both add up over clips, which is what makes the intervals in ``intervals`` cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UsageError
+from ..records import Interval as Interval
 
+TEMPERATURES = (0.01, 100.0)  # between them one is sought
 CALIBRATION_BINS = 15  # what most published ECE figures use
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., S) -> figure (...)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def validate_classes(truth: np.ndarray, prediction: np.ndarray, classes: int) -> None:
@@ -217,13 +209,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The T that minimises the log loss of softmax(logits / T), between 0.01 and 100.
+    """The T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
 
     The loss is convex in 1/T, so its slope in 1/T changes sign once: bisection finds it.
     """
     validate_classes(truth, truth, logits.shape[1])
     chosen = logits[np.arange(len(truth)), truth]
-    low, high = np.log(1e-2), np.log(1e2)  # of the inverse temperature
+    low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])  # of the inverse temperature
     for _ in range(50):
         middle = (low + high) / 2
         expected = (softmax(logits * np.exp(middle)) * logits).sum(axis=1)

@@ -1,252 +1,234 @@
-"""From out-of-fold outputs to figures and a report."""
+"""The numbers of an evaluation: what outputs are worth against labels under a protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
-from importlib import metadata
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bootstrap import FEW_GROUPS, classification_metrics, regression_metrics
-from ..corpora import find_corpus, seen_in_training
-from ..report import LayerCurve, Report
-from ..store import FeatureStore
-from ..version import __version__
+from ..errors import LabelError
+from ..records import Interval
+from .comparison import Comparison, compare
+from .intervals import classification_figures, regression_figures, retraining_share
 from .labels import Labels
-from .metrics import (
-    Interval,
-    absent_classes,
-    brier_score,
-    concordance,
-    confusion_matrix,
-    expected_calibration_error,
-    fit_temperature,
-    softmax,
-    unweighted_average_recall,
-)
+from .metrics import brier_score, expected_calibration_error, fit_temperature, softmax
+from .outputs import predicted
 from .splits import Fold, Protocol
 
-CHOSEN_INSIDE = "chosen inside the training part of each fold, never by a tested clip"
-VERSIONS = ("numpy", "torch", "scikit-learn", "h5py")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the folds' models said of the clips they had not seen.
+    """What models said of clips they had not seen, and how good that is.
 
-    ``outputs`` (N, C) are logits, or (N, 1) values; NaN for clips that no fold tests.
-    ``temperatures`` and ``chosen`` are one per fold; ``temperature`` is the one for new clips,
-    None to learn it from these.
+    ``outputs`` (N, C) are logits, or (N, 1) values, of the labelled clips; NaN for clips that
+    no fold tests. ``chosen`` and ``temperatures`` are one per fold. ``temperature`` is the one
+    of the final head, None to learn it from these outputs.
     """
 
+    labels: Labels
+    protocol: Protocol
     outputs: np.ndarray
+    chosen: tuple[Mapping[str, Any], ...] = ()
     temperatures: tuple[float, ...] = ()
-    chosen: tuple[dict[str, Any], ...] = ()
     temperature: float | None = None
 
-    def figures(self, labels: Labels, protocol: Protocol) -> dict[str, Interval]:
-        """All figures over the tested clips, the main one first."""
-        rows = evaluated_rows(protocol)
-        truth, guess = labels.values[rows], predicted(labels, self.outputs[rows])
-        groups = labels.groups[rows]
-        if labels.task == "regression":
-            return regression_metrics(truth, guess, groups=groups)
-        return classification_metrics(truth, guess, classes=labels.classes, groups=groups)
+    @property
+    def metric(self) -> str:
+        """Name of the main figure: ``uar`` or ``ccc``."""
+        return "ccc" if self.labels.task == "regression" else "uar"
 
-    def main(self, labels: Labels, protocol: Protocol) -> Interval:
-        """UAR or CCC over the tested clips."""
-        return next(iter(self.figures(labels, protocol).values()))
+    @property
+    def main(self) -> Interval:
+        """The main figure over the tested clips."""
+        return self.figures[self.metric]
 
-    def calibration(self, labels: Labels, protocol: Protocol) -> dict[str, float]:
-        """ECE and Brier before and after temperature scaling; empty for regression.
+    @cached_property
+    def figures(self) -> dict[str, Interval]:
+        """All figures over the tested clips; intervals take the trained models as given."""
+        return self._figures(0.0)
 
-        Each fold is scaled by its own temperature, learned on its inner folds;
-        ``temperature`` is the one for new clips.
+    @cached_property
+    def retrained(self) -> Interval | None:
+        """The main figure with the interval of training anew on other speakers.
+
+        None where nothing was trained.
         """
-        if labels.task == "regression":
-            return {}
-        rows = evaluated_rows(protocol)
+        return self._figures(self.retraining)[self.metric] if self.retraining else None
+
+    @property
+    def retraining(self) -> float:
+        """How much training anew adds to the variance; 0 where nothing was trained."""
+        folds = [fold for fold in self.protocol.folds if len(fold.train)]
+        if not folds:
+            return 0.0
+        return retraining_share([len(f.train) for f in folds], [len(f.test) for f in folds])
+
+    @property
+    def tested(self) -> Labels:
+        """The labels (n) of the tested clips."""
+        return self.labels.take(self.protocol.tested)
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Class indices or values (n,) for the tested clips."""
+        return predicted(self.labels, self.outputs[self.protocol.tested])
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(n, C) as the models were trained; None for regression."""
+        if self.labels.task == "regression":
+            return None
+        return softmax(self.outputs[self.protocol.tested])
+
+    @property
+    def scaled_probabilities(self) -> np.ndarray | None:
+        """(n, C), each fold's logits divided by the temperature learned inside it."""
+        if self.labels.task == "regression":
+            return None
         scaled = self.outputs.copy()
-        for fold, temperature in zip(protocol.folds, self.temperatures, strict=True):
+        for fold, temperature in zip(self.protocol.folds, self.temperatures, strict=False):
             scaled[fold.test] /= temperature
-        before, after = softmax(self.outputs[rows]), softmax(scaled[rows])
-        truth = labels.values[rows]
+        return softmax(scaled[self.protocol.tested])
+
+    @cached_property
+    def calibration(self) -> dict[str, float]:
+        """ECE and Brier score before and after temperature scaling; empty for regression.
+
+        ``temperature`` is the one for new clips, of the final head.
+        """
+        before, after = self.probabilities, self.scaled_probabilities
+        if before is None or after is None:
+            return {}
+        truth = self.tested.values
+        logits = self.outputs[self.protocol.tested]
         return {
-            "temperature": self.temperature or fit_temperature(self.outputs[rows], truth),
+            "temperature": self.temperature or fit_temperature(logits, truth),
             "ece": expected_calibration_error(truth, before),
             "brier": brier_score(truth, before),
             "ece_scaled": expected_calibration_error(truth, after),
             "brier_scaled": brier_score(truth, after),
         }
 
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per tested clip: id, group, fold, truth, prediction, calibrated probabilities."""
+        import pandas
 
-def evaluated_rows(protocol: Protocol) -> np.ndarray:
-    """Positions of the clips that some fold tests, in order."""
-    return np.sort(np.concatenate([fold.test for fold in protocol.folds]))
-
-
-def predicted(labels: Labels, outputs: np.ndarray) -> np.ndarray:
-    """Class indices or values (N,) of outputs (N, C)."""
-    if labels.task == "regression":
-        return outputs[:, 0].astype(np.float64)
-    return outputs.argmax(axis=1)
-
-
-def main_score(labels: Labels, rows: np.ndarray, outputs: np.ndarray) -> float:
-    """UAR or CCC of outputs (n, C) for the clips at ``rows`` (n,)."""
-    truth, guess = labels.values[rows], predicted(labels, outputs)
-    if labels.task == "regression":
-        return concordance(truth, guess)
-    return float(unweighted_average_recall(confusion_matrix(truth, guess, len(labels.classes))))
-
-
-def fold_temperature(labels: Labels, fold: Fold, inner_outputs: np.ndarray) -> float:
-    """The temperature for a fold, from outputs (N, C) of its inner folds' held clips."""
-    if labels.task == "regression":
-        return 1.0
-    held = np.concatenate([inner.held for inner in fold.inner])
-    return fit_temperature(inner_outputs[held], labels.values[held])
-
-
-def make_report(
-    store: FeatureStore,
-    labels: Labels,
-    protocol: Protocol,
-    outcome: Outcome,
-    *,
-    title: str,
-    method: str,
-    features: np.ndarray,
-    curve: LayerCurve | None = None,
-    corpus: str | None = None,
-    warnings: Sequence[str] = (),
-    command: str = "",
-    seed: int = 0,
-) -> Report:
-    """The report of an outcome.
-
-    Parameters
-    ----------
-    method
-        What was fitted and how it was chosen, in sentences that follow those of the protocol.
-    features
-        (N, D) of the labelled clips, for the map.
-    corpus
-        Its name, to warn when the released weights were fine-tuned on it.
-    """
-    rows = evaluated_rows(protocol)
-    outputs = outcome.outputs[rows]
-    return Report(
-        title=title,
-        task=labels.task,
-        target=labels.target,
-        classes=labels.classes,
-        ids=labels.ids[rows],
-        groups=labels.groups[rows],
-        truth=labels.values[rows],
-        prediction=predicted(labels, outputs),
-        probabilities=softmax(outputs) if labels.classes else None,
-        metrics=outcome.figures(labels, protocol),
-        folds=_folds(labels, protocol, outcome),
-        protocol=f"{protocol.words} {method}",
-        layer_curve=curve,
-        map_points=_principal_components(features[rows], seed),
-        calibration=outcome.calibration(labels, protocol),
-        warnings=[
-            *_corpus_warnings(store, corpus),
-            *_sample_warnings(labels, protocol),
-            *protocol.warnings,
-            *labels.warnings,
-            *warnings,
-        ],
-        failures=[
-            asdict(failure) if is_dataclass(failure) else dict(failure)
-            for failure in store.failures
-        ],
-        reproduce={
-            "command": command,
-            "seed": seed,
-            "versions": {
-                "exhubert-features": __version__,
-                **{name: metadata.version(name) for name in VERSIONS},
-            },
-            "fingerprint": store.fingerprint.to_dict(),
-        },
-    )
-
-
-def _folds(labels: Labels, protocol: Protocol, outcome: Outcome) -> list[dict[str, Any]]:
-    name = "ccc" if labels.task == "regression" else "uar"
-    return [
-        {
-            "name": fold.name,
-            "test_groups": sorted(set(labels.groups[fold.test].tolist())),
-            "train_clips": len(fold.train),
-            "test_clips": len(fold.test),
-            "chosen": dict(chosen),
-            name: main_score(labels, fold.test, outcome.outputs[fold.test]),
-        }
-        for fold, chosen in zip(protocol.folds, outcome.chosen, strict=True)
-    ]
-
-
-def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
-    """Was the encoder fine-tuned on this corpus? Asked of its name, else of names and paths."""
-    if corpus:
-        hints = [corpus]
-    else:
-        hints = [str(store.path.resolve()), *store.column("file")[:1], *_meta_hints(store)]
-    note = seen_in_training(
-        hints,
-        architecture=store.fingerprint.model.architecture,
-        source=store.provenance.get("source"),
-    )
-    if note and not corpus:
-        found = next(filter(None, map(find_corpus, hints)))
-        note += f" ({found} was recognised by name; --corpus NAME says otherwise)"
-    return [note] if note else []
-
-
-def _meta_hints(store: FeatureStore) -> list[str]:
-    meta = store.column("meta")
-    rows = [store[name].meta for name in store.ids[:1]] if meta else []
-    return [row[key] for row in rows for key in ("corpus", "dataset", "database") if row.get(key)]
-
-
-def _sample_warnings(labels: Labels, protocol: Protocol) -> list[str]:
-    rows = evaluated_rows(protocol)
-    notes = []
-    count = len(np.unique(labels.groups[rows]))
-    if labels.group is None:
-        notes.append("No speakers were given: intervals treat clips as independent")
-    elif count == 1:
-        notes.append(
-            f"Only one {labels.group} was tested: intervals are over clips and say nothing about "
-            "others"
+        tested, names = self.tested, np.array(self.labels.classes, dtype=object)
+        named = (lambda values: names[values]) if len(names) else (lambda values: values)
+        frame = pandas.DataFrame(
+            {
+                "id": tested.ids,
+                "group": tested.groups,
+                "fold": self._fold_names(),
+                "truth": named(tested.values),
+                "prediction": named(self.prediction),
+            }
         )
-    elif count < FEW_GROUPS:
-        notes.append(f"Only {count} {labels.group} groups were tested: intervals are rough")
-    if labels.classes:
-        absent = absent_classes(labels.values[rows], labels.classes)
-        if absent:
-            notes.append(
-                f"No tested clip is {' or '.join(absent)}: UAR and macro-F1 leave that out"
+        scaled = self.scaled_probabilities
+        if scaled is not None:
+            frame = frame.join(pandas.DataFrame(scaled, columns=list(self.labels.classes)))
+        return frame
+
+    def compare(self, other: Outcome) -> Comparison:
+        """Compare with another evaluation of the same clips: this one minus the other.
+
+        Raises
+        ------
+        LabelError
+            When the two were not tested on the same clips with the same labels.
+        """
+        mine, theirs = self.tested, other.tested
+        order = _positions(theirs.ids, mine.ids)
+        if order is None or not np.array_equal(mine.values, theirs.values[order]):
+            raise LabelError(
+                f"the two evaluations are of different clips or labels ({len(mine)} and "
+                f"{len(theirs)} clips)",
+                expected="the same clips, under the same labels",
+                remedy="Evaluate both on one store with one label table",
             )
-        for fold in protocol.folds:
-            unseen = (
-                absent_classes(labels.values[fold.train], labels.classes) if len(fold.train) else ()
+        return compare(
+            mine.values,
+            self.prediction,
+            other.prediction[order],
+            groups=mine.groups if mine.group else None,
+            metric=self.metric,
+            class_count=len(mine.classes),
+            retraining=min(self.retraining, other.retraining),
+        )
+
+    def subset(self, positions: np.ndarray) -> Outcome:
+        """Return the outcome for some of the labelled clips, by position (n,)."""
+        place = np.full(len(self.labels), -1)
+        place[positions] = np.arange(len(positions))
+        folds = [
+            replace(fold, test=place[fold.test][place[fold.test] >= 0]) for fold in self._folds()
+        ]
+        kept = [number for number, fold in enumerate(folds) if len(fold.test)]
+        return Outcome(
+            labels=self.labels.take(positions),
+            protocol=replace(self.protocol, folds=tuple(folds[number] for number in kept)),
+            outputs=self.outputs[positions],
+            chosen=tuple(self.chosen[number] for number in kept if self.chosen),
+            temperatures=tuple(self.temperatures[number] for number in kept if self.temperatures),
+            temperature=self.temperature,
+        )
+
+    def by(self, column: str) -> dict[str, Outcome]:
+        """Return the outcome for each value of a further column of the labels."""
+        known = self.labels.columns
+        if column not in known:
+            raise LabelError(
+                f"the labels were joined without column {column!r}",
+                expected=f"one of {', '.join(known) or 'none'}",
+                remedy="Name it in LabelOptions(columns=...), or with --by",
             )
-            if unseen:
-                notes.append(f"{fold.name}: no training clip is {' or '.join(unseen)}")
-    return notes
+        values = np.asarray(known[column])
+        rows = self.protocol.tested
+        return {
+            str(name): self.subset(rows[values[rows] == name]) for name in np.unique(values[rows])
+        }
+
+    def of_clips(self) -> Outcome:
+        """Return the outcome for whole clips: probabilities, or values, averaged over windows."""
+        rows = self.protocol.tested
+        scaled = self.scaled_probabilities
+        scores = self.outputs[rows] if scaled is None else scaled
+        _, first, index = np.unique(self.labels.clips[rows], return_index=True, return_inverse=True)
+        sums = [np.bincount(index, weights=column) for column in scores.T]
+        means = np.stack(sums, axis=1) / np.bincount(index)[:, None]
+        outputs = means if scaled is None else np.log(np.maximum(means, 1e-12))
+        return replace(self.subset(rows[first]), outputs=outputs, temperatures=())
+
+    def _figures(self, retraining: float) -> dict[str, Interval]:
+        tested, guess = self.tested, self.prediction
+        groups = tested.groups if tested.group else None
+        if tested.task == "regression":
+            return regression_figures(tested.values, guess, groups=groups, retraining=retraining)
+        return classification_figures(
+            tested.values, guess, groups=groups, classes=tested.classes, retraining=retraining
+        )
+
+    def _folds(self) -> list[Fold]:
+        """The folds without what they were trained on, whose positions hold here only."""
+        return [replace(fold, train=fold.train[:0], inner=()) for fold in self.protocol.folds]
+
+    def _fold_names(self) -> np.ndarray:
+        names = np.empty(len(self.labels), dtype=object)
+        for fold in self.protocol.folds:
+            names[fold.test] = fold.name
+        return names[self.protocol.tested]
 
 
-def _principal_components(features: np.ndarray, seed: int) -> np.ndarray | None:
-    """(N, 2), or None for fewer than three clips."""
-    from sklearn.decomposition import PCA
-
-    if min(features.shape) < 2 or len(features) < 3:
+def _positions(names: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
+    """Where each of ``wanted`` stands among ``names``; None unless both are the same set."""
+    place = {name: index for index, name in enumerate(names.tolist())}
+    if len(place) != len(wanted) or any(name not in place for name in wanted.tolist()):
         return None
-    return PCA(n_components=2, random_state=seed).fit_transform(features.astype(np.float32))
+    return np.array([place[name] for name in wanted.tolist()])

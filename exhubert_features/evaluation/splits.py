@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, UsageError
+from .dealing import deal
 from .labels import Labels
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
-FOLDS = 5
 MERGED = 3  # inner folds where the outer ones are many
-STRATA = 5  # quantiles of a numeric target that stand in for classes
 EACH_ONCE = "Each fold was tested once by a model trained on the others"  # in words of protocols
-TRAIN = ("train", "training")
-DEVELOPMENT = ("dev", "devel", "development", "val", "valid", "validation")
-TEST = ("test", "testing", "eval", "evaluation")
+ROLES = ("train", "dev", "test")
+_SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
+    "train|training",
+    "dev|devel|development|val|valid|validation",
+    r"(?:test|testing|eval|evaluation)[ _-]?\d*",
+)
 
 Scheme = Literal["auto", "leave-one-group-out", "grouped", "column", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How clips are divided into training and test."""
+
+    # auto: the split column if there is one, else leave-one-group-out for up to six groups,
+    # else stratified grouped folds; random ignores the groups, with a warning
+    scheme: Scheme = "auto"
+    column: str | None = None  # holds train, dev, test, or one name per official fold
+    fold_column: str | None = None  # the same, but every name is a fold, whatever it says
+    roles: Mapping[str, str] = field(default_factory=dict)  # a name of the column: train, dev, test
+    folds: int = 5  # for grouped and random: a fifth tests, the usual compromise
+    inner: int | None = None  # inner folds; None: the other outer folds, or three of many
+    shared_groups: bool = False  # accept a given split whose groups stand on both sides
+
+    @property
+    def given(self) -> str | None:
+        """The column that holds the split."""
+        return self.column or self.fold_column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,69 +75,112 @@ class Protocol:
     folds: tuple[Fold, ...]
     words: str
     warnings: tuple[str, ...] = ()
+    test_sets: bool = False  # the folds are test sets of one model
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Positions of the clips that some fold tests, in order."""
+        return np.sort(np.concatenate([fold.test for fold in self.folds]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Outer:
-    """Part (N,) of each clip and the parts' names; with ``single``, only part 2 is a test."""
+    """Part (N,) of each clip and the parts' names; a given split tests only some of them."""
 
     parts: np.ndarray
     names: Sequence[str]
     words: str
     owners: np.ndarray  # (N,) what must stay together
-    single: bool = False  # parts are 0 train, 1 development, 2 test
+    # of a given split: parts 0 train, 1 development, 2 and more are test sets, -1 is left out
+    single: bool = False
 
 
 def make_protocol(
-    labels: Labels,
-    *,
-    scheme: Scheme = "auto",
-    folds: int = FOLDS,
-    inner: int | None = None,
-    shared_groups: bool = False,
-    seed: int = 0,
+    labels: Labels, options: SplitOptions | None = None, *, seed: int = 0
 ) -> Protocol:
-    """Folds in which no group stands on both sides.
+    """Divide labelled clips so that no group stands on both sides.
 
     Parameters
     ----------
     labels
-        With ``splits`` for the scheme ``column``: either train / dev / test, or one name per
-        fold of an official cross-validation.
-    scheme
-        ``auto``: the split column if there is one, else leave-one-group-out for up to six
-        groups, else stratified grouped folds. ``random`` ignores the groups, with a warning.
-    folds
-        Number of folds for ``grouped`` and ``random``.
-    inner
-        Number of inner folds; None: each of the other outer folds is held out in turn, or
-        three times a third of them where they are many.
-    shared_groups
-        Accept a given split whose groups stand on both sides, with a warning.
+        With ``splits`` for the scheme ``column``: train, perhaps dev, and one or more test
+        sets; or one name per fold of an official cross-validation.
+    seed
+        Of how groups are dealt into folds.
+
+    Raises
+    ------
+    LabelError
+        When groups are unknown, stand on both sides, or leave nothing to train on.
     """
-    if scheme == "auto":
-        few = len(np.unique(labels.groups)) <= FEW_GROUPS
-        grouped: Scheme = "leave-one-group-out" if few else "grouped"
-        scheme = "column" if labels.splits is not None else grouped
-    outer = _outer(labels, scheme, folds, seed)
-    notes: list[str] = []
-    if scheme == "random":
-        notes.append(
-            "Random split: clips of one speaker stand in training and in test, so the score "
-            "says little about unseen speakers and is usually too high"
-        )
-    built = []
-    for part in [2] if outer.single else range(len(outer.names)):
+    options = options or SplitOptions()
+    outer = _outer(labels, options, seed)
+    notes = [RANDOM] if _scheme(labels, options) == "random" else []
+    built, skipped = [], []
+    for part in range(2 if outer.single else 0, len(outer.names)):
         test = np.flatnonzero(outer.parts == part)
-        train = np.flatnonzero(outer.parts != part)
+        train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
+                               & (outer.parts >= 0))  # fmt: skip
         name = outer.names[part]
-        notes += _leaks(outer.owners, train, test, name, accepted=shared_groups)
-        held, note = _inner(labels, outer, train, inner, seed)
+        notes += _leaks(outer.owners, train, test, name, accepted=options.shared_groups)
+        if not _trainable(labels, train):
+            skipped.append(name)
+            continue
+        held, note = _inner(labels, outer, train, options.inner, options.folds, seed)
         notes += note
-        for rows in (train, *(inner_fold.train for inner_fold in held)):
-            _require_two_classes(labels, rows, name)
         built.append(Fold(name=name, train=train, test=test, inner=held))
-    return Protocol(folds=tuple(built), words=outer.words, warnings=tuple(dict.fromkeys(notes)))
+    if not built:
+        raise LabelError(
+            "the training clips of every fold are of one class only",
+            expected="two or more classes among the speakers of every training part",
+            remedy="Use fewer folds, or another --group",
+        )
+    if skipped:
+        notes.append(
+            f"Not tested, since the clips left for training are of one class: {', '.join(skipped)}"
+        )
+    return Protocol(
+        folds=tuple(built),
+        words=outer.words,
+        warnings=tuple(dict.fromkeys(notes)),
+        test_sets=outer.single and len(built) > 1,
+    )
+
+
+def other_dealings(
+    labels: Labels, options: SplitOptions, seed: int, repeats: int
+) -> list[Protocol]:
+    """Return ``repeats`` - 1 more protocols, their folds dealt with the seeds that follow.
+
+    Raises
+    ------
+    UsageError
+        Where folds are given or leave one group out: there is one way to deal them.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats is {repeats}", expected="one or more")
+    scheme = _scheme(labels, options)
+    if repeats > 1 and scheme not in ("grouped", "random"):
+        raise UsageError(
+            f"folds of the kind {scheme} can be dealt in one way only",
+            remedy="Leave --repeats away, or choose --split grouped",
+        )
+    return [make_protocol(labels, options, seed=seed + count) for count in range(1, repeats)]
+
+
+RANDOM = (
+    "Random split: clips of one speaker stand in training and in test, so the score says little "
+    "about unseen speakers and is usually too high"
+)
+
+
+def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
+    if options.scheme != "auto":
+        return options.scheme
+    if labels.splits is not None:
+        return "column"
+    few = len(np.unique(labels.groups)) <= FEW_GROUPS
+    return "leave-one-group-out" if few else "grouped"
 
 
 def raise_if_shared(
@@ -150,11 +215,12 @@ def _leaks(
     ]
 
 
-def _outer(labels: Labels, scheme: Scheme, folds: int, seed: int) -> _Outer:
+def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
+    scheme = _scheme(labels, options)
     if scheme == "column":
-        return _given(labels)
+        return _given(labels, options)
     if scheme == "random":
-        parts = _stratified(labels, labels.clips, folds, seed)
+        parts = deal(labels, labels.clips, options.folds, seed)
         words = (
             f"The clips were dealt at random into {parts.max() + 1} stratified folds "
             f"(seed {seed}), whoever speaks in them. {EACH_ONCE}."
@@ -176,7 +242,7 @@ def _outer(labels: Labels, scheme: Scheme, folds: int, seed: int) -> _Outer:
         )
         labels_of_folds = [f"{labels.group} {name}" for name in names]
         return _Outer(parts=parts, names=labels_of_folds, words=words, owners=labels.groups)
-    parts = _stratified(labels, labels.groups, folds, seed)
+    parts = deal(labels, labels.groups, options.folds, seed)
     words = (
         f"The {len(names)} groups ({labels.group}) were dealt into {parts.max() + 1} stratified "
         f"folds (seed {seed}). {EACH_ONCE}, so no {labels.group} stands on both sides."
@@ -188,116 +254,123 @@ def _numbered(parts: np.ndarray) -> list[str]:
     return [f"fold {part + 1}" for part in range(parts.max() + 1)]
 
 
-def _given(labels: Labels) -> _Outer:
-    """The split column: train / dev / test, or one fold per name."""
+def _given(labels: Labels, options: SplitOptions) -> _Outer:
+    """The split column: train, development and test sets, or one fold per name."""
     if labels.splits is None:
         raise LabelError("there is no split column", remedy="Name it with --split-column")
-    known = {name: role for role, names in enumerate((TRAIN, DEVELOPMENT, TEST)) for name in names}
-    roles = [known.get(name.lower()) for name in labels.splits.tolist()]
-    if not any(role in (0, 2) for role in roles):
-        names, parts = np.unique(labels.splits, return_inverse=True)
-        if len(names) < 2:
-            raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
-        words = f"The {len(names)} folds were given. {EACH_ONCE}."
-        return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
-    strange = sorted({n for n, r in zip(labels.splits.tolist(), roles, strict=True) if r is None})
-    if strange or not {0, 2} <= set(roles):
+    names = sorted(set(labels.splits.tolist()))
+    roles = {name: _role(name, options) for name in names}
+    if options.fold_column or not {0, 2} & set(roles.values()):
+        return _official_folds(labels)
+    strange = [name for name, role in roles.items() if role is None]
+    if strange or not {0, 2} <= set(roles.values()):
         raise LabelError(
-            f"the split column holds {', '.join(sorted(set(labels.splits.tolist())))}",
+            f"the split column holds {', '.join(names)}",
             expected="train, test and perhaps dev; or one name for each fold",
+            remedy="--split-map NAME=train (or dev, test, or nothing) says what a name means",
         )
+    tests = [name for name in names if roles[name] == 2]
+    place = {name: roles[name] for name in names if roles[name] != 2}
+    place |= {name: 2 + number for number, name in enumerate(tests)}
     words = (
         "The split was given. Choices were made on its development part; the model was then "
         "trained on training and development part and tested once on the test part."
     )
-    if 1 not in roles:
+    if 1 not in place.values():
         words = "The split was given: trained on its training part, tested once on its test part."
+    if len(tests) > 1:
+        words = words.replace("test part", f"test parts {', '.join(tests)}")
     return _Outer(
-        parts=np.array(roles, dtype=int),
-        names=("train", "dev", "test"),
+        parts=np.array([place[name] for name in labels.splits.tolist()]),
+        names=("train", "dev", *(tests if len(tests) > 1 else ["test"])),
         words=words,
         owners=labels.groups,
         single=True,
     )
 
 
+def _official_folds(labels: Labels) -> _Outer:
+    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+    if len(names) < 2:
+        raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
+    words = f"The {len(names)} folds were given. {EACH_ONCE}."
+    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
+
+
+def _role(name: str, options: SplitOptions) -> int | None:
+    """0 train, 1 development, 2 test, -1 left out; None for any other name."""
+    if name in options.roles:
+        meaning = options.roles[name]
+        if meaning and meaning not in ROLES:
+            raise LabelError(
+                f"the split map says {name}={meaning}", expected="train, dev, test or nothing"
+            )
+        return ROLES.index(meaning) if meaning else -1
+    fitting = (re.fullmatch(spelling, name.lower()) for spelling in _SPELLINGS)
+    return next((role for role, match in enumerate(fitting) if match), None)
+
+
 def _inner(
-    labels: Labels, outer: _Outer, train: np.ndarray, count: int | None, seed: int
+    labels: Labels, outer: _Outer, train: np.ndarray, count: int | None, folds: int, seed: int
 ) -> tuple[tuple[InnerFold, ...], list[str]]:
-    """Folds inside ``train``, and a note where they are weaker than the outer ones.
+    """Folds inside ``train``, and notes where they are weaker than the outer ones."""
+    blocks, notes = _blocks(labels, outer, train, count, folds, seed)
+    if _has_development(outer, train):
+        made = _held_out(train, blocks, [1])  # a development part was given
+    else:
+        made = _held_out(train, blocks, np.unique(blocks).tolist())
+    usable = tuple(inner for inner in made if _trainable(labels, inner.train))
+    if len(usable) == len(made):
+        return usable, notes
+    if usable:
+        return usable, [*notes, (
+            "Choices inside a training part were made on fewer inner folds, since the others "
+            "would have left clips of one class to fit on"
+        )]  # fmt: skip
+    blocks = deal(labels, labels.clips[train], folds, seed, train)
+    return _held_out(train, blocks, np.unique(blocks).tolist()), [*notes, (
+        "A training part has too few groups of some class to hold one out: choices inside it "
+        "were made on random folds (the test folds stay disjoint)"
+    )]  # fmt: skip
+
+
+def _blocks(
+    labels: Labels, outer: _Outer, train: np.ndarray, count: int | None, folds: int, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Block (n,) of each training clip; each block is held out in turn.
 
     The other outer folds serve where there are enough, merged into ``count``: they are as
     disjoint as the outer ones, and a fit without two folds serves both as the outer one.
     """
-    notes: list[str] = []
     blocks = outer.parts[train]
     others = np.unique(blocks)
-    if outer.single and len(others) == 2:  # a development part was given
-        held = [np.flatnonzero(blocks == 1)]
-    else:
-        if outer.single or len(others) < 2:
-            owners = outer.owners[train]
-            if len(np.unique(owners)) < 2:
-                owners = labels.clips[train]
-                notes = [
-                    "A training part holds one group only: choices inside it were made on "
-                    "random folds (the test folds stay disjoint)"
-                ]
-            blocks = _stratified(labels, owners, count or FOLDS, seed, train)
-        else:
-            count = count or (len(others) if len(others) <= FEW_GROUPS else MERGED)
-            blocks = np.searchsorted(others, blocks) % count
-        held = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
-    everyone = np.arange(len(train))
+    if _has_development(outer, train):
+        return blocks, []
+    if not outer.single and len(others) > 1:
+        count = count or (len(others) if len(others) <= FEW_GROUPS else MERGED)
+        return np.searchsorted(others, blocks) % count, []
+    owners, notes = outer.owners[train], []
+    if len(np.unique(owners)) < 2:
+        owners = labels.clips[train]
+        notes = [
+            "A training part holds one group only: choices inside it were made on random folds "
+            "(the test folds stay disjoint)"
+        ]
+    return deal(labels, owners, count or folds, seed, train), notes
+
+
+def _has_development(outer: _Outer, train: np.ndarray) -> bool:
+    return outer.single and bool((outer.parts[train] == 1).any())
+
+
+def _held_out(train: np.ndarray, blocks: np.ndarray, held: Sequence[int]) -> tuple[InnerFold, ...]:
     return tuple(
-        InnerFold(train=train[np.setdiff1d(everyone, rows)], held=train[rows]) for rows in held
-    ), notes
+        InnerFold(train=train[blocks != block], held=train[blocks == block]) for block in held
+    )
 
 
-def _require_two_classes(labels: Labels, rows: np.ndarray, name: str) -> None:
-    if labels.task == "classification" and len(np.unique(labels.values[rows])) < 2:
-        raise LabelError(
-            f"{name}: the training clips, or those left by an inner fold, are of one class only",
-            expected="two or more classes among the speakers of every training part",
-            remedy="Use fewer folds, or another --group",
-        )
-
-
-def strata(labels: Labels) -> np.ndarray:
-    """Classes (N,), or which fifth of the sorted values each clip falls in."""
-    if labels.task == "classification":
-        return labels.values
-    edges = np.quantile(labels.values, np.arange(1, STRATA) / STRATA)
-    return np.searchsorted(edges, labels.values)
-
-
-def _stratified(
-    labels: Labels,
-    owners: np.ndarray,
-    folds: int,
-    seed: int,
-    rows: np.ndarray | slice = slice(None),
-) -> np.ndarray:
-    """Part of each clip among ``rows``: owners kept whole, classes spread, no part empty."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    classes = np.unique(strata(labels)[rows], return_inverse=True)[1]
-    names, numbers = np.unique(owners, return_inverse=True)
-    count = min(folds, len(names))
-    if count < 2:
-        raise LabelError(
-            f"{len(names)} clips or groups cannot be split into {folds} folds",
-            expected="two or more",
-        )
-    if np.bincount(classes).max() < count:  # too few clips of any class to stratify by
-        return numbers % count
-    # Shuffled here: scikit-learn's own shuffling spreads classes unevenly before 1.8, the
-    # first release that Python 3.10 does not get.
-    shuffled = np.random.default_rng(seed).permutation(len(names))[numbers]
-    splitter = StratifiedGroupKFold(count)
-    parts = np.empty(len(classes), dtype=int)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for part, (_, test) in enumerate(splitter.split(classes, classes, shuffled)):
-            parts[test] = part
-    return np.unique(parts, return_inverse=True)[1]
+def _trainable(labels: Labels, rows: np.ndarray) -> bool:
+    """Whether there is anything to learn from the clips at some positions."""
+    if labels.task == "regression":
+        return len(rows) > 0
+    return len(np.unique(labels.values[rows])) > 1

@@ -1,4 +1,4 @@
-"""One clip's windows come back from the encoder one by one; here they become its rows."""
+"""The windows of one clip, as they come back from the encoder, to its rows of features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..audio import audio_warnings
 from ..errors import AudioError
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE, ExtractionSpec
+from .planning import failure
 from .pooling import join
 from .windows import Window
 
@@ -55,8 +56,23 @@ class ClipAssembly:
         self._frames: list[np.ndarray] = []
         self._seen = 0
 
+    @property
+    def seconds(self) -> float:
+        """Length of the clip."""
+        return len(self.wave) / SAMPLE_RATE
+
     def add(self, pooled: Tensor, logits: Tensor | None, frames: Tensor | None) -> None:
-        """Take the next window: (L, P, D) statistics, (C,) logits, (F, T, D) frames."""
+        """Take what the next window gave.
+
+        Parameters
+        ----------
+        pooled
+            (L, P, D) statistics, named by ``parts``.
+        logits
+            (C,), or None.
+        frames
+            (F, T, D) counted frames, or None.
+        """
         window = self.windows[self._seen]
         self._seen += 1
         if logits is not None:
@@ -64,7 +80,7 @@ class ClipAssembly:
         if frames is not None:
             self._frames.append(frames.numpy())
         self._pooled.append(pooled)
-        self._counts.append(window.last - window.first)
+        self._counts.append(window.frame_stop - window.frame_start)
         if self._spec.segments:
             name = f"{self.clip.id}#{self._seen - 1:04d}"
             self._finish_row(name, window.start, window.stop)
@@ -77,9 +93,7 @@ class ClipAssembly:
 
     def fail(self, error: AudioError) -> None:
         """Give the clip up."""
-        self.result = ClipFailure(
-            id=self.clip.id, file=self.clip.file, kind=error.kind, reason=str(error)
-        )
+        self.result = failure(self.clip.id, self.clip.file, error)
 
     def _join(self) -> Tensor:
         if len(self._pooled) == 1:

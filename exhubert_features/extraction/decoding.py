@@ -13,7 +13,7 @@ from ..audio import read_array, read_audio
 from ..errors import AudioError
 from ..records import PlannedClip
 from ..spec import SAMPLE_RATE
-from .sources import Plan
+from .planning import Plan
 
 AHEAD_CLIPS = 128  # the next batch of a GPU, and enough to outlast a slow disk
 AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joined by 127 others

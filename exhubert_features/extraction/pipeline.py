@@ -1,83 +1,53 @@
-"""Audio to features: plan, decode ahead, encode in batches of windows, pool, join."""
+"""Audio to features: a plan's clips decoded ahead, encoded in batches, given back one by one."""
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..errors import AudioError, UsageError
 from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec, resolve_layers
+from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
 from .assembly import ClipAssembly
+from .batching import Batches
+from .dataframe import clip_table
 from .decoding import Decoded, decode_ahead, load_clip
-from .pooling import parts_of, pool_frames
-from .sources import Plan, Source, failure, plan_clips, worker_count
-from .windows import Window, plan_windows
+from .planning import Plan, failure, worker_count
+from .progress import Progress
+from .windows import expected_size, plan_windows
 
-# Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
-BATCH_SECONDS = {"cpu": 24.0, "cuda": 192.0}
-LOOK_AHEAD = 4  # batches of windows to choose from, so that clips of like length meet
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..store import FeatureStore, WriteProgress
 
 Result = list[ClipFeatures] | ClipFailure
 
 
-def extract(
-    source: Source,
-    encoder: Inference,
-    spec: ExtractionSpec | None = None,
-    *,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    strict: bool = False,
-    data_root: str | Path | None = None,
-) -> Extraction:
-    """Plan the extraction of features; iterate over the result, or write it to a store.
-
-    Parameters
-    ----------
-    source
-        An audio file, a folder, a CSV, TSV or SpeechBrain manifest, several of these, or
-        arrays by id, each (N,) at 16 kHz or a pair (array, rate).
-    encoder
-        From :func:`exhubert_features.load_encoder`.
-    spec
-        What to keep; by default the mean of every layer, and the logits.
-    batch_size
-        Windows at a time; None suits the device. Features do not depend on it.
-    workers
-        Threads that hash and decode; None suits the machine.
-    strict
-        Raise at the first clip that fails instead of recording it.
-    data_root
-        Takes the place of ``{data_root}`` in SpeechBrain manifests.
-    """
-    spec = spec or ExtractionSpec()
-    plan = plan_clips(source, channel=spec.channel, data_root=data_root, workers=workers)
-    return Extraction(plan, encoder, spec, batch_size=batch_size, workers=workers, strict=strict)
-
-
 class Extraction:
-    """A planned extraction; made by :func:`extract`. Iterating gives features and failures.
+    """A planned extraction; made by :meth:`exhubert_features.Encoder.extract`.
+
+    Nothing is computed before it is iterated over, turned into a DataFrame or written to a
+    store, and each of these computes anew.
 
     Attributes
     ----------
     fingerprint
         What decides the numbers.
-    clips
-        The clips to do; their ids are unique.
-    rejected
-        Clips that could not even be planned, and why.
     provenance
         Where the weights were found and what ran them; decides no numbers.
+    failures
+        Clips without features in the latest run, and why; those that could not even be planned
+        are there from the beginning.
     """
 
     def __init__(
@@ -94,206 +64,206 @@ class Extraction:
             raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
-        self.spec = spec
         self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
+        self.spec = self.fingerprint.spec  # with layers as ids
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
-        self.clips = plan.clips
-        self.rejected = plan.rejected
-        seconds = BATCH_SECONDS.get(encoder.device.type, BATCH_SECONDS["cpu"])
-        self.batch_size = batch_size or max(1, int(seconds / spec.window))
+        self.failures = list(plan.rejected)
+        self.batch_size = batch_size
         self._workers = worker_count(workers)
         self._strict = strict
-        self._parts = parts_of(spec.pools)
-        self._layers = resolve_layers(spec.layers, encoder.num_states)
-        self._frames = (
-            resolve_layers(spec.frame_layers, encoder.num_states) if spec.frame_layers else ()
-        )
-        self._wanted = sorted({*self._layers, *self._frames})
-        if strict and self.rejected:
-            raise AudioError(self.rejected[0].reason, kind=self.rejected[0].kind)
+        self._progress = Progress(0, 0.0, shown=False)
+        if strict and plan.rejected:
+            raise AudioError(plan.rejected[0].reason, kind=plan.rejected[0].kind)
+
+    @property
+    def clips(self) -> tuple[PlannedClip, ...]:
+        """The clips to do; their ids are unique."""
+        return self.plan.clips
+
+    @property
+    def rejected(self) -> tuple[ClipFailure, ...]:
+        """Clips that could not even be planned, and why."""
+        return self.plan.rejected
 
     def __iter__(self) -> Iterator[ClipFeatures | ClipFailure]:
-        yield from self.rejected
-        for _, result in self.results(self.clips):
+        """Give rows and failures in the order of the source."""
+        results = self.results(self.clips)
+        for planned in self.plan.planned:
+            result = planned if isinstance(planned, ClipFailure) else next(results)[1]
             if isinstance(result, ClipFailure):
                 yield result
             else:
                 yield from result
 
     def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
-        """Each clip with its rows or its failure, lazily and in the order given."""
-        unfinished: deque[ClipAssembly | ClipFailure] = deque()
-        planned: deque[PlannedClip] = deque()
-        waiting: list[_Task] = []
+        """Give each clip with its rows or its failure, lazily and in the order given."""
+        self.failures = list(self.rejected)
+        unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure]] = deque()
+        batches = Batches(self.encoder, self.spec, self.batch_size)
         load = partial(load_clip, plan=self.plan, channel=self.spec.channel)
         for clip, wave in decode_ahead(clips, load, self._workers):
-            planned.append(clip)
-            unfinished.append(self._begin(clip, wave, waiting))
-            while len(waiting) >= self.batch_size * LOOK_AHEAD:
-                self._encode(_take_batch(waiting, self.batch_size))
-            yield from self._finished(planned, unfinished)
-        while waiting:
-            self._encode(_take_batch(waiting, self.batch_size))
-            yield from self._finished(planned, unfinished)
+            unfinished.append((clip, self._begin(clip, wave, batches)))
+            while batches.plenty:
+                self._progress.update(batches.encode_next())
+                yield from self._finished(unfinished)
+            yield from self._finished(unfinished)
+        while batches:
+            self._progress.update(batches.encode_next())
+            yield from self._finished(unfinished)
 
-    def count_rows(self, clips: Iterable[PlannedClip]) -> tuple[int, int]:
-        """Rows and counted frames that clips will give, going by their headers."""
-        windows = [self._plan_windows(clip.samples) for clip in clips]
-        rows = sum(map(len, windows)) if self.spec.segments else len(windows)
-        return rows, sum(part.last - part.first for parts in windows for part in parts)
+    def expected_size(self, clips: Iterable[PlannedClip]) -> tuple[int, int]:
+        """Tell how many rows clips will give, and at most how many frames, by their headers."""
+        sizes = [expected_size(clip.samples, self.spec, self.encoder.frame_count) for clip in clips]
+        return sum(rows for rows, _ in sizes), sum(frames for _, frames in sizes)
+
+    def to_dataframe(
+        self, *, layer: int | None = None, pool: str | None = None, progress: bool = False
+    ) -> pd.DataFrame:
+        """Extract one layer and pool of every clip into a DataFrame.
+
+        Parameters
+        ----------
+        layer
+            A hidden-state id of those asked for; the last of them by default. Layers above it
+            do not run.
+        pool
+            One of those asked for; the first by default.
+        progress
+            Show on stderr how far it is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each clip (or window, with segments), in the order of the source, on
+            audformat's index (file, start, end): ``id``, ``error`` (None, or why a clip failed:
+            its features are NaN) and ``feature_0``, ``feature_1``, ... (D of them, float32).
+        """
+        layers, pools = self.spec.layers or (), self.spec.pools
+        chosen = layers[-1] if layer is None else resolve_layers(layer, self.encoder.num_states)[0]
+        if chosen not in layers or pool not in (None, *pools):
+            raise UsageError(
+                f"layer {chosen}, pool {pool}",
+                expected=f"a layer out of {list(layers)} and a pool out of {list(pools)}",
+            )
+        narrowed = self._narrowed(chosen, pool or pools[0])
+        rows = list(narrowed.iterate(progress=progress))
+        self.failures = narrowed.failures
+        width = self.encoder.hidden_size
+        missing = np.full(width, np.nan, np.float32)
+        vectors = [missing if isinstance(row, ClipFailure) else row.pooled[0, 0] for row in rows]
+        features = np.array(vectors, np.float32).reshape(len(rows), width)
+        columns: dict[str, Any] = {
+            "id": [row.id for row in rows],
+            "error": [getattr(row, "reason", None) for row in rows],
+        }
+        columns |= {f"feature_{number}": features[:, number] for number in range(width)}
+        return clip_table(rows, columns)
+
+    def iterate(self, *, progress: bool = False) -> Iterator[ClipFeatures | ClipFailure]:
+        """Iterate over the rows, showing on stderr how far it is if wanted."""
+        with self._watched(self.clips, shown=progress):
+            yield from self
+
+    def outstanding(self, path: str | Path) -> tuple[PlannedClip, ...]:
+        """Tell which clips the store at ``path`` does not hold yet with this very audio.
+
+        Raises
+        ------
+        FingerprintMismatch
+            When the store was made with other weights or settings.
+        """
+        from ..store import FeatureStore
+        from ..store.journal import require_same
+
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            return self.clips
+        store = FeatureStore(path)
+        require_same(path, store.fingerprint, self.fingerprint)
+        stored = dict(zip(store.column("clip_id"), store.column("audio_sha256"), strict=True))
+        return tuple(clip for clip in self.clips if stored.get(clip.id) != clip.audio_sha256)
+
+    def write(
+        self,
+        path: str | Path,
+        *,
+        progress: bool = False,
+        shard_clips: int = 256,
+        on_progress: Callable[[WriteProgress], None] | None = None,
+    ) -> FeatureStore:
+        """Extract what is missing into a store; see :meth:`FeatureStore.write`.
+
+        Parameters
+        ----------
+        path
+            Folder of the store; made when absent. Interrupted at any moment, the same call goes
+            on where it stopped.
+        progress
+            Show on stderr how far it is.
+        shard_clips
+            Clips in one file of the store.
+        on_progress
+            Called after each clip; what it raises ends the run, and what is done is kept.
+
+        Returns
+        -------
+        FeatureStore
+            The store, opened; clips that failed are its ``failures``.
+        """
+        from ..store import FeatureStore, ShardLimits
+
+        def report(state: WriteProgress) -> None:
+            self._progress.failed = state.failed - len(self.rejected)  # the store refuses, too
+            if on_progress is not None:
+                on_progress(state)
+
+        with self._watched(self.outstanding(path), shown=progress):
+            limits = ShardLimits(clips=shard_clips)
+            return FeatureStore.write(path, self, limits=limits, on_progress=report)
+
+    @contextmanager
+    def _watched(self, clips: Iterable[PlannedClip], *, shown: bool) -> Iterator[None]:
+        """Show the progress of runs inside."""
+        seconds = [clip.samples / SAMPLE_RATE for clip in clips]
+        self._progress = Progress(len(seconds), sum(seconds), shown=shown)
+        try:
+            yield
+        finally:
+            self._progress.close()
+            self._progress = Progress(0, 0.0, shown=False)
+
+    def _narrowed(self, layer: int, pool: str) -> Extraction:
+        """The same clips with one vector each."""
+        spec = replace(self.spec, layers=(layer,), pools=(pool,), frame_layers=(), logits=False)
+        options = {"batch_size": self.batch_size, "workers": self._workers}
+        return Extraction(self.plan, self.encoder, spec, strict=self._strict, **options)
 
     def _begin(
-        self, clip: PlannedClip, wave: Decoded, waiting: list[_Task]
+        self, clip: PlannedClip, wave: Decoded, batches: Batches
     ) -> ClipAssembly | ClipFailure:
         """Cut a decoded clip into windows and queue them."""
         if isinstance(wave, AudioError):
+            self._progress.update(clip.samples / SAMPLE_RATE)
             return failure(clip.id, clip.file, wave)
-        windows = self._plan_windows(len(wave))
-        assembly = ClipAssembly(clip, wave, windows, self.spec, self._parts)
-        shortest = CARD_SAMPLES if self.spec.preprocess == "card" else 0
-        waiting.extend(
-            _Task(assembly, part, max(part.stop - part.start, shortest)) for part in windows
-        )
+        windows = plan_windows(len(wave), self.spec, self.encoder.frame_count)
+        assembly = ClipAssembly(clip, wave, windows, self.spec, batches.parts)
+        batches.put(assembly)
         return assembly
 
-    def _plan_windows(self, samples: int) -> tuple[Window, ...]:
-        window, hop = (round(value * SAMPLE_RATE) for value in (self.spec.window, self.spec.hop))
-        windows = plan_windows(samples, window, hop, self.encoder.frame_count)
-        if not self.spec.segments:
-            return windows
-        # Each window is a row of its own: all its frames count.
-        frames = self.encoder.frame_count(windows[0].stop - windows[0].start)
-        return tuple(Window(part.start, part.stop, 0, frames) for part in windows)
-
     def _finished(
-        self, planned: deque[PlannedClip], unfinished: deque[ClipAssembly | ClipFailure]
+        self, unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure]]
     ) -> Iterator[tuple[PlannedClip, Result]]:
         """Hand out the clips at the head of the queue that are done."""
         while unfinished:
-            head = unfinished[0]
+            clip, head = unfinished[0]
             result = head if isinstance(head, ClipFailure) else head.result
             if result is None:
                 return
-            if self._strict and isinstance(result, ClipFailure):
-                raise AudioError(result.reason, kind=result.kind)
+            failed = isinstance(result, ClipFailure)
+            if isinstance(result, ClipFailure):
+                self.failures.append(result)
+                if self._strict:
+                    raise AudioError(result.reason, kind=result.kind)
             unfinished.popleft()
-            yield planned.popleft(), result
-
-    def _encode(self, batch: list[_Task]) -> None:
-        """Encode a batch; one that does not fit the GPU goes in halves, as all after it do."""
-        batch = [task for task in batch if task.assembly.result is None]
-        if not batch:
-            return
-        try:
-            self._forward(batch)
-            return
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
-        # Outside the handler: the exception's traceback holds on to the failed pass's memory.
-        torch.cuda.empty_cache()
-        if len(batch) == 1:
-            clip = batch[0].assembly.clip
-            batch[0].assembly.fail(
-                AudioError(
-                    f"{clip.file or clip.id}: one window does not fit the device ({reason})",
-                    remedy="Use a shorter --window or --precision bfloat16",
-                    kind="out_of_memory",
-                )
-            )
-            return
-        self.batch_size = min(self.batch_size, len(batch) // 2)
-        while batch:  # the size may shrink further on the way
-            size = self.batch_size
-            self._encode(batch[:size])
-            batch = batch[size:]
-
-    def _forward(self, batch: list[_Task]) -> None:
-        windows = [task.window for task in batch]
-        pooling = _BatchPooling(
-            windows,
-            self._wanted,
-            self._frames,
-            self._parts,
-            device=self.encoder.device,
-        )
-        output = self.encoder(
-            [task.assembly.wave[task.window.start : task.window.stop] for task in batch],
-            layers=self._wanted,
-            preprocess=self.spec.preprocess,
-            logits=self.spec.logits,
-            reduce=pooling,
-        )
-        pooled = output.layers[[self._wanted.index(layer) for layer in self._layers]].cpu()
-        logits = None if output.logits is None else output.logits.cpu()
-        for row, task in enumerate(batch):
-            # Copies, because a view would keep the whole batch alive until the clip is done.
-            task.assembly.add(
-                pooled[:, row].clone(),
-                None if logits is None else logits[row].clone(),
-                pooling.frames_of(row),
-            )
-
-
-class _Task(NamedTuple):
-    """One window to encode; ``samples`` is its length in the batch, padding of its own included."""
-
-    assembly: ClipAssembly
-    window: Window
-    samples: int
-
-
-def _take_batch(waiting: list[_Task], size: int) -> list[_Task]:
-    """Remove the window that waits longest, and those nearest to it in length, in order."""
-    samples = waiting[0].samples
-    chosen = set(
-        heapq.nsmallest(
-            size, range(len(waiting)), key=lambda place: abs(waiting[place].samples - samples)
-        )
-    )
-    batch = [waiting[place] for place in sorted(chosen)]
-    waiting[:] = [task for place, task in enumerate(waiting) if place not in chosen]
-    return batch
-
-
-class _BatchPooling:
-    """The encoder's ``reduce``: pools each state as it is produced, and keeps frames asked for."""
-
-    def __init__(
-        self,
-        windows: Sequence[Window],
-        layers: Sequence[int],
-        frame_layers: Sequence[int],
-        parts: Sequence[str],
-        *,
-        device: torch.device,
-    ) -> None:
-        self._windows = windows
-        self._coming = iter(sorted(layers))  # states are produced from the bottom up
-        self._frame_layers = frame_layers
-        self._parts = parts
-        self._kept: dict[int, Tensor] = {}
-        # Frames that count in no row are cut off; only where rows differ a mask is needed.
-        self._first = min(window.first for window in windows)
-        self._last = max(window.last for window in windows)
-        self._mask: Tensor | None = None
-        if len({(window.first, window.last) for window in windows}) > 1:
-            index = torch.arange(self._first, self._last)
-            bounds = torch.tensor([(window.first, window.last) for window in windows])
-            inside = (index >= bounds[:, :1]) & (index < bounds[:, 1:])
-            self._mask = inside.to(device)
-
-    def __call__(self, hidden: Tensor, _: Tensor) -> Tensor:
-        """(B, T, D) to (B, P, D) float32."""
-        layer = next(self._coming)
-        hidden = hidden[:, self._first : self._last]
-        if layer in self._frame_layers:
-            self._kept[layer] = hidden.float().cpu()
-        return pool_frames(hidden, self._mask, self._parts)
-
-    def frames_of(self, row: int) -> Tensor | None:
-        """The counted frames (F, T, D) of one row."""
-        if not self._frame_layers:
-            return None
-        window = self._windows[row]
-        span = slice(window.first - self._first, window.last - self._first)
-        return torch.stack([self._kept[layer][row, span] for layer in self._frame_layers])
+            self._progress.update(clips=1, failed=failed)
+            yield clip, result

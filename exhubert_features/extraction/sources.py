@@ -1,139 +1,117 @@
-"""Files, folders, manifests or arrays to a plan: every clip with its length and its hash."""
+"""What a user points at (paths, tables, arrays), taken apart into clips."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections import Counter
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
+from torch import Tensor
 
-from ..audio import (
-    AudioFile,
-    array_samples,
-    hash_array,
-    planned_samples,
-    probe_audio,
-    segment_bounds,
-)
-from ..errors import AudioError, UsageError
-from ..records import ClipFailure, PlannedClip
+from ..errors import UsageError
+from ..records import ClipFailure
 from ..spec import SAMPLE_RATE
-from .manifest import MANIFEST_SUFFIXES, Entry, read_manifest
+from ..tables import FILE_COLUMNS, TABLE_SUFFIXES, TableRow
+from .manifest import Entry, read_manifest, read_row
 
-Array = np.ndarray | tuple[np.ndarray, int]
-Source = str | Path | Sequence[str | Path] | Mapping[str, Array]
+if TYPE_CHECKING:
+    import pandas as pd
 
-# Taken from folders. The last line libsndfile does not read: those become failures that say
-# so, because a recording left out without a word is worse.
+Wave = np.ndarray | Tensor
+Array = Wave | tuple[Wave, int]
+Source: TypeAlias = (
+    "str | Path | Sequence[str | Path] | Array | Sequence[Array] | Mapping[str, Array]"
+    " | pd.DataFrame | pd.Index"
+)
+
+# Taken from folders. What no library here reads becomes a failure that says so, because a
+# recording left out without a word is worse.
 AUDIO_SUFFIXES = {
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
     *(".au", ".snd", ".caf", ".w64", ".rf64", ".voc", ".nist", ".sph"),
-    *(".m4a", ".aac", ".wma", ".amr", ".webm"),
+    *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".mkv", ".mov"),
 }
-# Control characters, and the surrogates that stand for bytes which are no UTF-8.
-UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to do: clips with unique ids, and those that cannot be done, with the reason.
+class Named:
+    """What a source names: entries of files, or arrays by id.
 
-    ``stamps`` is each file's (size, mtime) when it was hashed, ``arrays`` holds the clips in
-    memory, ``left_out`` counts files in folders whose names are not those of audio.
+    ``left_out`` counts files in folders whose names are not those of audio.
     """
 
-    clips: tuple[PlannedClip, ...]
-    rejected: tuple[ClipFailure, ...]
-    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    entries: tuple[Entry | ClipFailure, ...] = ()
     arrays: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
     left_out: int = 0
 
 
-def plan_clips(
-    source: Source,
-    *,
-    channel: int | None = None,
-    data_root: str | Path | None = None,
-    workers: int | None = None,
-) -> Plan:
-    """Find every clip of a source, read its header and hash its bytes.
+def read_source(source: Source, data_root: str | Path | None = None) -> Named:
+    """Find out what a source names, without opening any audio.
 
     Parameters
     ----------
     source
-        A file, folder or manifest, several of them, or arrays in memory by id, each (N,) at
-        16 kHz or a pair (array, rate).
-    channel
-        The channel that will be read, to refuse files without it.
+        A file, folder or manifest, or several of them; an array or a pair (array, rate), a
+        list of these, or a dict of them by id, 16 kHz where no rate is given; a DataFrame with
+        audformat's index (file, start, end), with columns of these names, or such an index
+        alone. Arrays in a list are known by their place in it.
     data_root
-        Takes the place of ``{data_root}`` in SpeechBrain manifests.
-    workers
-        Threads that hash; None suits the machine.
+        Takes the place of ``{data_root}`` in manifests, and holds relative files that are not
+        beside them.
     """
-    threads = worker_count(workers)
-    if channel is not None and channel < 0:
-        raise UsageError(f"channel is {channel}", expected="0 for the first, 1, ...")
+    root = None if data_root is None else str(data_root)
+    if isinstance(source, str | os.PathLike):
+        return _read_paths([source], root)
     if isinstance(source, Mapping):
-        return _plan_arrays(source)
-    paths = [source] if isinstance(source, str | Path) else list(source)
+        return Named(arrays={name: _with_rate(name, array) for name, array in source.items()})
+    if _is_array(source):
+        return Named(arrays={"0": _with_rate("0", source)})
+    if _is_table(source):
+        return Named(entries=tuple(_read_table(source, root)))
+    items = list(source)
+    if items and all(_is_array(item) for item in items):
+        return Named(arrays={str(n): _with_rate(str(n), item) for n, item in enumerate(items)})
+    return _read_paths(items, root)
+
+
+def _read_paths(paths: Sequence[Any], data_root: str | None) -> Named:
     if not paths:
         raise UsageError("no input at all", expected="files, folders or manifests")
+    strange = [item for item in paths if not isinstance(item, str | os.PathLike)]
+    if strange:
+        raise UsageError(
+            f"a {type(strange[0]).__name__} among the inputs",
+            expected="paths only, or only arrays and pairs (array, rate)",
+        )
     if not any(os.path.lexists(path) for path in paths):
         raise UsageError(f"{', '.join(map(str, paths))} does not exist")
     left_out: list[Path] = []
-    root = None if data_root is None else str(data_root)
-    entries = [entry for path in paths for entry in _entries(Path(path), root, left_out)]
+    entries = [entry for path in paths for entry in _read_path(Path(path), data_root, left_out)]
     if not entries:
         raise UsageError(
             f"no audio in {', '.join(map(str, paths))}", expected="files such as .wav or .flac"
         )
-    files = sorted({entry.file for entry in entries if isinstance(entry, Entry)})
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        probed = dict(zip(files, pool.map(_probe, files), strict=True))
-    ids = _Ids()
-    planned = [
-        entry if isinstance(entry, ClipFailure) else _plan(entry, probed[entry.file], channel, ids)
-        for entry in entries
-    ]
-    return Plan(
-        clips=tuple(clip for clip in planned if isinstance(clip, PlannedClip)),
-        rejected=tuple(clip for clip in planned if isinstance(clip, ClipFailure)),
-        stamps={
-            file: found.stamp for file, found in probed.items() if isinstance(found, AudioFile)
-        },
-        left_out=len(left_out),
-    )
+    return Named(entries=tuple(entries), left_out=len(left_out))
 
 
-def worker_count(workers: int | None) -> int:
-    """Threads to use: those asked for, or one for each processor up to eight."""
-    if workers is None:
-        return min(8, os.cpu_count() or 1)
-    if workers < 1:
-        raise UsageError(f"workers is {workers}", expected="at least 1")
-    return workers
-
-
-def _entries(
+def _read_path(
     path: Path, data_root: str | None, left_out: list[Path]
 ) -> Iterator[Entry | ClipFailure]:
     """Clips that one input names. A file is known by its path, a folder's by the path inside."""
     if path.is_dir():
-        yield from _folder_entries(path, left_out)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES:
+        yield from _read_folder(path, left_out)
+    elif path.suffix.lower() in TABLE_SUFFIXES:
         yield from read_manifest(path, data_root)
     else:
         yield Entry(id=path.as_posix(), file=str(path))
 
 
-def _folder_entries(folder: Path, left_out: list[Path]) -> Iterator[Entry | ClipFailure]:
+def _read_folder(folder: Path, left_out: list[Path]) -> Iterator[Entry | ClipFailure]:
     unreadable: list[OSError] = []
     seen = {os.path.realpath(folder)}
     for where, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
@@ -160,96 +138,51 @@ def _enter(folder: Path, seen: set[str]) -> bool:
     return True
 
 
-def _probe(file: str) -> AudioFile | AudioError:
-    try:
-        return probe_audio(file)
-    except AudioError as error:
-        return error
+def _is_table(source: object) -> TypeGuard[pd.DataFrame | pd.Index]:
+    pandas = sys.modules.get("pandas")  # who holds a DataFrame has imported it
+    return pandas is not None and isinstance(source, pandas.DataFrame | pandas.Index)
 
 
-def _plan(
-    entry: Entry, found: AudioFile | AudioError, channel: int | None, ids: _Ids
-) -> PlannedClip | ClipFailure:
-    try:
-        ids.claim(entry.id)
-        if isinstance(found, AudioError):
-            raise found
-        unit = found.rate if entry.in_samples else 1
-        start, end = entry.start / unit, None if entry.end is None else entry.end / unit
-        samples = planned_samples(found, start=start, end=end, channel=channel)
-    except AudioError as error:
-        return failure(ids.name_failure(entry.id, error), entry.file, error)
-    return PlannedClip(
-        id=entry.id,
-        file=entry.file,
-        start=start,
-        end=end,
-        samples=samples,
-        audio_sha256=_clip_sha256(found, start, end),
-        meta=entry.meta,
-    )
+def _read_table(source: pd.DataFrame | pd.Index, root: str | None) -> Iterator[Entry | ClipFailure]:
+    """Rows of a table in memory, as those of a manifest that lies in the working directory."""
+    import pandas
+
+    table = source.to_frame(index=False) if isinstance(source, pandas.Index) else source
+    if set(table.index.names) & set(FILE_COLUMNS):
+        table = table.drop(columns=table.index.names, errors="ignore").reset_index()
+    columns = [str(name) for name in table.columns]
+    if not set(columns) & set(FILE_COLUMNS):
+        raise UsageError(
+            f"the table has the columns {', '.join(columns) or 'none'}",
+            expected="an index (file, start, end), or a column named file",
+        )
+    texts = [[_cell(value) for value in table[name]] for name in table.columns]
+    for number, values in enumerate(zip(*texts, strict=True)):
+        row = TableRow(place=f"row {number}", cells=dict(zip(columns, values, strict=True)))
+        yield read_row(row, table="the table", folder=Path(), data_root=root)
 
 
-def _clip_sha256(audio: AudioFile, start: float, end: float | None) -> str:
-    """The file's hash; for a part of it the bounds too, so that moving them is a change."""
-    if not start and end is None:
-        return audio.sha256
-    first, last = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
-    return hashlib.sha256(f"{audio.sha256} {first} {last}".encode()).hexdigest()
+def _cell(value: Any) -> str:
+    """A cell as text: nothing for what is missing, seconds for a timedelta."""
+    import pandas
+
+    if value is None or (np.ndim(value) == 0 and pandas.isna(value)):
+        return ""
+    return str(value.total_seconds() if isinstance(value, pandas.Timedelta) else value)
 
 
-def _plan_arrays(source: Mapping[str, Array]) -> Plan:
-    clips: list[PlannedClip] = []
-    rejected: list[ClipFailure] = []
-    arrays: dict[str, tuple[np.ndarray, int]] = {}
-    ids = _Ids()
-    for name, given in source.items():
-        array, rate = given if isinstance(given, tuple) else (given, SAMPLE_RATE)
-        try:
-            ids.claim(name)
-            samples = array_samples(name, array, rate)
-        except AudioError as error:
-            rejected.append(failure(ids.name_failure(name, error), "", error))
-            continue
-        arrays[name] = (np.asarray(array), int(rate))
-        clips.append(PlannedClip(id=name, samples=samples, audio_sha256=hash_array(array, rate)))
-    return Plan(clips=tuple(clips), rejected=tuple(rejected), arrays=arrays)
+def _is_array(item: object) -> TypeGuard[Array]:
+    if isinstance(item, tuple):
+        return len(item) == 2 and _is_array(item[0]) and isinstance(item[1], Real)
+    return isinstance(item, np.ndarray | Tensor)
 
 
-def failure(name: str, file: str, error: AudioError) -> ClipFailure:
-    """The record of a clip that cannot become features."""
-    return ClipFailure(id=name, file=_printable(file), kind=error.kind, reason=str(error))
-
-
-class _Ids:
-    """Ids taken so far."""
-
-    def __init__(self) -> None:
-        self._seen: Counter[Any] = Counter()
-
-    def claim(self, name: str) -> None:
-        """Refuse an id that no store could hold, or that another clip has."""
-        if not isinstance(name, str) or not name or UNSTORABLE.search(name):
-            raise AudioError(
-                f"the id {name!r} cannot be stored",
-                expected="text without control characters",
-                remedy="Rename the file, or give ids in a manifest",
-                kind="id",
-            )
-        self._seen[name] += 1
-        if self._seen[name] > 1:
-            raise AudioError(
-                f"the id {name!r} is there {self._seen[name]} times",
-                expected="one clip for each id",
-                remedy="Give ids in a manifest, or the folder that holds all inputs",
-                kind="duplicate",
-            )
-
-    def name_failure(self, name: str, error: AudioError) -> str:
-        """A name for the failure that does not shadow the clip that has the id by right."""
-        return f"{name} ({self._seen[name]})" if error.kind == "duplicate" else _printable(name)
-
-
-def _printable(text: str) -> str:
-    """Undecodable and control characters as escapes."""
-    return UNSTORABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+def _with_rate(name: str, item: Array) -> tuple[np.ndarray, int]:
+    if not _is_array(item):
+        raise UsageError(
+            f"{name} is a {type(item).__name__}",
+            expected="an array, or a pair (array, rate) with a whole number of samples a second",
+        )
+    wave, rate = item if isinstance(item, tuple) else (item, SAMPLE_RATE)
+    array = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave)
+    return array, int(rate) if float(rate).is_integer() else rate  # others are refused by name

@@ -12,20 +12,29 @@ from .modules import (
     WeightedHead,
     build_head,
 )
+from .options import FitOptions
+from .probing import probe
+from .testing import evaluate
+from .training import Trained, train
 
 __all__ = [
     "HEADS",
     "AttentionHead",
     "Batch",
     "FeatureReader",
+    "FitOptions",
     "Head",
     "HeadConfig",
     "LinearHead",
     "MLPHead",
     "Predictions",
+    "Trained",
     "WeightedHead",
     "build_head",
     "check_fingerprint",
+    "evaluate",
     "load_head",
+    "probe",
     "save_head",
+    "train",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import FingerprintMismatch, UsageError
 from ..fingerprint import Fingerprint
 
-Kind = Literal["linear", "mlp", "weighted", "attention"]
+Kind = Literal["linear", "discriminant", "mlp", "weighted", "attention"]
 
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
 # and what else was stored.
@@ -34,6 +34,7 @@ class HeadConfig:
     width: int  # D
     hidden: int = 128  # wide enough for a few thousand clips, small enough not to learn them
     dropout: float = 0.2
+    per_group: bool = False  # features standardised speaker by speaker
 
     @property
     def task(self) -> Literal["classification", "regression"]:

@@ -1,11 +1,12 @@
 """A linear probe on every layer, each choice made on inner folds, in closed form.
 
 What a layer knows is what a linear map can read from it on speakers it was not fitted to.
-See ``shrinkage`` for the fits and why they are cheap enough to nest.
+See ``linear`` for the fits and why they are cheap enough to nest.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,18 +18,19 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Labels
-from ..evaluation.labels import Task
-from ..evaluation.outcome import CHOSEN_INSIDE, Outcome, fold_temperature, main_score
+from ..evaluation.outcome import Outcome
+from ..evaluation.outputs import best_of, fold_temperature, loss, main_score
 from ..evaluation.splits import Protocol
 from ..report import LayerCurve
 from ..store import FeatureStore
+from .labelled import standardise_groups
 from .linear import SHRINKAGES, BlockSums
 
 LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
 
-# Outer outputs (N, C), inner outputs (K, N, C), inner scores (K,), shrinkages (K,).
-_LayerFit = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Outer outputs (N, C), inner outputs (K, N, C), inner scores, losses and shrinkages (K,).
+_LayerFit = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +38,16 @@ class Probe:
     """N labelled clips, L layers, K folds, C outputs (1 for regression).
 
     ``outputs`` (L, N, C) are of the outer fits, each clip's from the fold it is tested in;
-    ``inner_outputs`` (L, K, N, C) and ``inner_scores`` (L, K) of the inner folds, NaN for
-    clips outside; ``shrinkages`` (L, K) were chosen by them. ``weighted`` (N, C) combines all
-    layers' probes with ``weights`` (K, L), learned on the inner folds too.
+    ``inner_outputs`` (L, K, N, C), ``inner_scores`` and ``inner_losses`` (L, K) of the inner
+    folds, NaN for clips outside; ``shrinkages`` (L, K) were chosen by them. ``weighted`` (N, C)
+    combines all layers' probes with ``weights`` (K, L), learned on the inner folds too.
     """
 
     layers: tuple[int, ...]
     outputs: np.ndarray
     inner_outputs: np.ndarray
     inner_scores: np.ndarray
+    inner_losses: np.ndarray
     shrinkages: np.ndarray
     weighted: np.ndarray
     weights: np.ndarray
@@ -52,7 +55,8 @@ class Probe:
     @property
     def chosen(self) -> np.ndarray:
         """Position of the best layer by the inner folds, for each outer fold (K,)."""
-        return self.inner_scores.argmax(axis=0)
+        pairs = zip(self.inner_scores.T, self.inner_losses.T, strict=True)
+        return np.array([best_of(scores, losses) for scores, losses in pairs])
 
     @property
     def best(self) -> int:
@@ -67,6 +71,7 @@ def run_probe(
     *,
     layers: Sequence[int] | None = None,
     pool: str | None = None,
+    per_group: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Probe:
     """Probe layers of a store.
@@ -77,6 +82,8 @@ def run_probe(
         Hidden-state ids; None is all stored.
     pool
         One of the store's pools; None is its first.
+    per_group
+        Standardise the features of each group by itself.
     on_progress
         Called with layers done and layers in all.
     """
@@ -85,6 +92,8 @@ def run_probe(
 
     def probe_one(layer: int) -> _LayerFit:
         matrix = store.matrix(layer=layer, pool=pool or store.pools[0])[labels.rows]
+        if per_group:
+            matrix = standardise_groups(matrix, labels)
         return _probe_layer(torch.from_numpy(matrix.astype(np.float32)), labels, plan)
 
     fitted = []
@@ -92,7 +101,7 @@ def run_probe(
         fitted.append(result)
         if on_progress is not None:
             on_progress(len(fitted), len(layers))
-    outputs, inner_outputs, inner_scores, shrinkages = (
+    outputs, inner_outputs, inner_scores, inner_losses, shrinkages = (
         np.stack(parts) for parts in zip(*fitted, strict=True)
     )
     weighted, weights = _weight_layers(labels, protocol, outputs, inner_outputs)
@@ -101,6 +110,7 @@ def run_probe(
         outputs=outputs,
         inner_outputs=inner_outputs,
         inner_scores=inner_scores,
+        inner_losses=inner_losses,
         shrinkages=shrinkages,
         weighted=weighted,
         weights=weights,
@@ -108,44 +118,55 @@ def run_probe(
 
 
 def probe_outcome(probe: Probe, labels: Labels, protocol: Protocol) -> Outcome:
-    """What the probe scores when each fold uses the layer its inner folds chose."""
+    """Return what the probe scores when each fold uses the layer its inner folds chose."""
     outputs = np.full(probe.outputs.shape[1:], np.nan, dtype=np.float32)
     temperatures, chosen = [], []
     for number, (fold, position) in enumerate(zip(protocol.folds, probe.chosen, strict=True)):
         outputs[fold.test] = probe.outputs[position, fold.test]
         inner = probe.inner_outputs[position, number]
         temperatures.append(fold_temperature(labels, fold, inner))
-        chosen.append(
-            {
-                "layer": probe.layers[position],
-                "shrinkage": float(probe.shrinkages[position, number]),
-            }
-        )
-    return Outcome(outputs=outputs, temperatures=tuple(temperatures), chosen=tuple(chosen))
+        shrinkage = float(probe.shrinkages[position, number])
+        chosen.append({"layer": probe.layers[position], "shrinkage": shrinkage})
+    return Outcome(
+        labels=labels,
+        protocol=protocol,
+        outputs=outputs,
+        temperatures=tuple(temperatures),
+        chosen=tuple(chosen),
+    )
 
 
-def describe_probe(task: Task) -> str:
-    """How layers were probed, for the report."""
-    fits = {
-        "classification": "a linear discriminant analysis with equal class priors",
-        "regression": "a ridge regression",
-    }
-    return (
-        f"Every layer was probed by {fits[task]}. The layer that counts and its shrinkage were "
-        f"{CHOSEN_INSIDE}."
+def probe_matrix(features: np.ndarray, labels: Labels, protocol: Protocol) -> Outcome:
+    """Return what a probe on any features (N, D) of the labelled clips scores."""
+    outputs, inner_outputs, _, _, shrinkages = _probe_layer(
+        torch.from_numpy(features), labels, _Plan(labels, protocol)
+    )
+    return Outcome(
+        labels=labels,
+        protocol=protocol,
+        outputs=outputs,
+        temperatures=tuple(
+            fold_temperature(labels, fold, inner)
+            for fold, inner in zip(protocol.folds, inner_outputs, strict=True)
+        ),
+        chosen=tuple({"shrinkage": float(shrinkage)} for shrinkage in shrinkages),
     )
 
 
 def layer_curve(probe: Probe, labels: Labels, protocol: Protocol) -> LayerCurve:
-    """The score of every layer with its interval over speakers."""
-    figures = [Outcome(outputs=outputs).main(labels, protocol) for outputs in probe.outputs]
+    """Return the score of every layer with its interval over speakers."""
+    *figures, weighted = (
+        Outcome(labels=labels, protocol=protocol, outputs=outputs).main
+        for outputs in [*probe.outputs, probe.weighted]
+    )
+    chosen = Counter(probe.layers[position] for position in probe.chosen.tolist())
     return LayerCurve(
         layers=probe.layers,
         mean=np.array([figure.value for figure in figures]),
         low=np.array([figure.low for figure in figures]),
         high=np.array([figure.high for figure in figures]),
-        best=probe.best,
-        weighted=Outcome(outputs=probe.weighted).main(labels, protocol),
+        chosen=dict(chosen),
+        weighted=weighted,
     )
 
 
@@ -211,21 +232,24 @@ def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
                 for rows in (plan.slices[block] for block in held):
                     inner[position, fold, rows] = fitted(sums.features[rows])
     inner_outputs = _unsorted(inner, plan)
-    scores = np.array(
-        [
-            [main_score(labels, held, outputs[fold, held]) for fold, held in enumerate(plan.held)]
-            for outputs in inner_outputs
-        ]
+    scores, losses = (
+        np.array(
+            [
+                [judge(labels, held, outputs[fold, held]) for fold, held in enumerate(plan.held)]
+                for outputs in inner_outputs
+            ]
+        )
+        for judge in (main_score, loss)
     )
-    best = scores.argmax(axis=0)
+    every = np.arange(folds)
+    best = np.array([best_of(scores[:, fold], losses[:, fold]) for fold in every])
     outer = torch.full(shape, torch.nan)
     for position, (training, test) in zip(best, plan.outer, strict=True):
         (fitted,) = sums.fit(training, [SHRINKAGES[position]])
         for rows in (plan.slices[block] for block in test):
             outer[rows] = fitted(sums.features[rows])
-    every = np.arange(folds)
-    shrinkages = np.array(SHRINKAGES)[best]
-    return _unsorted(outer, plan), inner_outputs[best, every], scores[best, every], shrinkages
+    chosen = (values[best, every] for values in (inner_outputs, scores, losses))
+    return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]
 
 
 def _targets(labels: Labels) -> Tensor:

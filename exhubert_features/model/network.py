@@ -24,14 +24,14 @@ from .layers import (
     frame_mask,
 )
 
-Reduce = Callable[[Tensor, Tensor], Tensor]
+OnState = Callable[[int, Tensor], None]  # takes a layer's id and its state (B, T, D)
 
 
 class ModelOutput(NamedTuple):
     """What one forward pass gives.
 
-    ``hidden_states`` holds, for each id in ``layer_ids``, a (B, T, D) tensor or whatever
-    ``reduce`` made of it; ``frame_lengths`` (B,) counts the frames inside ``lengths``;
+    ``hidden_states`` holds a (B, T, D) tensor for each id in ``layer_ids``, or nothing when the
+    states went to ``on_state``; ``frame_lengths`` (B,) counts the frames inside ``lengths``;
     ``logits`` is (B, C).
     """
 
@@ -42,7 +42,7 @@ class ModelOutput(NamedTuple):
     loss: Tensor | None = None
 
 
-class TransformerStack(nn.Module):
+class _TransformerStack(nn.Module):
     """Positional convolution and the layers."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -62,9 +62,9 @@ class TransformerStack(nn.Module):
         return cast("list[EncoderLayer]", list(self.layers))
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, deepest: int, keep: Callable[[int, Tensor], None]
+        self, hidden: Tensor, mask: Tensor | None, deepest: int, on_state: OnState
     ) -> Tensor:
-        """Run up to state ``deepest``, showing each state to ``keep``; return the last.
+        """Run up to state ``deepest``, handing each one to ``on_state``; return the last.
 
         State 0 is the input of layer 0, state k the output of layer k-1; the very last state
         of a norm-first encoder is layer-normed.
@@ -77,7 +77,7 @@ class TransformerStack(nn.Module):
         if not self.norm_first:
             hidden = self.layer_norm(hidden)
         hidden = self.dropout(hidden)
-        keep(0, hidden)
+        on_state(0, hidden)
         for index, layer in enumerate(self.blocks[:deepest], start=1):
             if self.gradient_checkpointing and self.training:
                 hidden = recompute(layer, hidden, attention_mask, use_reentrant=False)
@@ -85,7 +85,7 @@ class TransformerStack(nn.Module):
                 hidden = layer(hidden, attention_mask)
             if self.norm_first and index == len(self.layers):
                 hidden = self.layer_norm(hidden)
-            keep(index, hidden)
+            on_state(index, hidden)
         return hidden
 
 
@@ -98,22 +98,25 @@ class Hubert(nn.Module):
         self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
-        self.encoder = TransformerStack(config)
+        self.encoder = _TransformerStack(config)
 
     def forward(
         self,
         waveforms: Tensor,
         lengths: Tensor | None,
         deepest: int,
-        keep: Callable[[int, Tensor], None],
+        on_state: OnState,
     ) -> Tensor:
-        """Waveforms (B, N) to the state ``deepest``, (B, T, D), showing each one to ``keep``."""
+        """Turn waveforms (B, N) into the state ``deepest``, (B, T, D).
+
+        Every state on the way is handed to ``on_state``.
+        """
         hidden = self.feature_projection(self.feature_extractor(waveforms, lengths))
         frames = None if lengths is None else frame_lengths(lengths, self.config)
         if self.training:
             hidden = self._augment(hidden, frames)
         mask = None if frames is None else frame_mask(frames, hidden.shape[1])
-        return self.encoder(hidden, mask, deepest, keep)
+        return self.encoder(hidden, mask, deepest, on_state)
 
     def _augment(self, hidden: Tensor, frames: Tensor | None) -> Tensor:
         """SpecAugment on (B, T, D): spans of time become a learned vector, of width zero."""
@@ -178,7 +181,7 @@ class ExHuBERTNetwork(nn.Module):
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
-        reduce: Reduce | None = None,
+        on_state: OnState | None = None,
     ) -> ModelOutput:
         """Run the model, no deeper than what is asked for.
 
@@ -198,9 +201,9 @@ class ExHuBERTNetwork(nn.Module):
             (C,) weights of the classes in that loss.
         label_smoothing
             Of that loss.
-        reduce
-            Called with each kept state (B, T, D) and the frame lengths (B,) as soon as it is
-            there; its result is kept in place of the state. Saves memory.
+        on_state
+            Called with the id and the state (B, T, D) of each layer asked for, from the bottom
+            up, as soon as it is there. The states are then not kept, which saves memory.
         """
         ids = resolve_layers(layers, self.num_states)
         classify = (logits or labels is not None) and bool(self.config.classes)
@@ -209,13 +212,14 @@ class ExHuBERTNetwork(nn.Module):
         samples = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         frames = self.frame_lengths(samples if lengths is None else lengths)
         kept: dict[int, Tensor] = {}
+        take = kept.__setitem__ if on_state is None else on_state
 
-        def keep(index: int, hidden: Tensor) -> None:
-            if index in ids:
-                kept[index] = hidden if reduce is None else reduce(hidden, frames)
+        def take_wanted(layer: int, hidden: Tensor) -> None:
+            if layer in ids:
+                take(layer, hidden)
 
         deepest = self.num_states - 1 if classify else max(ids)
-        hidden = self.hubert(waveforms, lengths, deepest, keep)
+        hidden = self.hubert(waveforms, lengths, deepest, take_wanted)
         scores = loss = None
         if classify:
             scores = classify_frames(
@@ -225,7 +229,8 @@ class ExHuBERTNetwork(nn.Module):
             loss = functional.cross_entropy(
                 scores.float(), labels, weight=class_weights, label_smoothing=label_smoothing
             )
-        return ModelOutput(tuple(kept[index] for index in ids), ids, frames, scores, loss)
+        states = tuple(kept[layer] for layer in ids) if on_state is None else ()
+        return ModelOutput(states, ids, frames, scores, loss)
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the convolutions."""

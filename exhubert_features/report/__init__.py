@@ -1,23 +1,36 @@
 """What an evaluation found, as a page, pictures and JSON."""
 
 from .content import (
+    CalibrationCurve,
+    GroupScore,
     HeadComparison,
     LayerCurve,
+    Mistake,
+    PartScore,
     Report,
+    as_json,
     comparison_words,
-    group_scores,
+    dealing_words,
     metric_name,
-    plain,
+    setting_words,
 )
+from .table import RunRow, write_table
 from .writing import write_report
 
 __all__ = [
+    "CalibrationCurve",
+    "GroupScore",
     "HeadComparison",
     "LayerCurve",
+    "Mistake",
+    "PartScore",
     "Report",
+    "RunRow",
+    "as_json",
     "comparison_words",
-    "group_scores",
+    "dealing_words",
     "metric_name",
-    "plain",
+    "setting_words",
     "write_report",
+    "write_table",
 ]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from ..evaluation.metrics import Interval
+from ..records import Interval
 from ..version import __version__
 from .content import (
     LayerCurve,
     Report,
-    chance_level,
+    as_json,
     comparison_words,
-    confusion_counts,
-    group_scores,
-    is_grouped,
+    dealing_words,
     metric_name,
-    plain,
+    setting_words,
 )
 
 _MEANING = {
@@ -33,16 +31,20 @@ _MEANING = {
 _CALIBRATION = {
     "ece": "Expected calibration error",
     "brier": "Brier score",
-    "temperature": "Temperature that calibrates best",
-    "ece_scaled": "Calibration error, scaled by inner folds",
-    "brier_scaled": "Brier score, scaled by inner folds",
+    "temperature": "Temperature of the head",
+    "ece_scaled": "Calibration error, scaled",
+    "brier_scaled": "Brier score, scaled",
 }
 _LISTED_FAILURES = 200  # in the page; report.json has them all
 _LISTED_GROUPS = 6  # of one fold, in its row
 
 
-def render(report: Report, figures: Mapping[str, str]) -> str:
-    """The whole page; the template engine escapes every value but our own SVG ``figures``."""
+def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = ()) -> str:
+    """Write the whole page.
+
+    The template engine escapes every value but our own SVG ``figures``; ``sounds`` are the
+    audio addresses of the report's mistakes.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     fingerprint = report.reproduce.get("fingerprint")
@@ -52,42 +54,48 @@ def render(report: Report, figures: Mapping[str, str]) -> str:
         report=report,
         figures=figures,
         version=__version__,
-        chance=chance_level(report),
+        chance=report.chance,
         main=_headline(report),
-        grouped=is_grouped(report),
+        grouped=report.grouped,
         facts=_facts(report),
-        comparison=comparison_words(report),
-        drawn="whole groups, since clips of one speaker are not independent"
-        if is_grouped(report) and len(np.unique(report.groups)) > 1
-        else "clips, as if each were independent",
+        comparisons=[comparison_words(found, report.metric) for found in report.comparisons],
+        dealings=dealing_words(report.dealings, report.metric),
         warnings=_warnings(report),
         metric_rows=[
             (metric_name(key), _number(value.value), _span(value))
             for key, value in report.metrics.items()
             if not key.startswith("recall ")  # they stand in the table of classes
         ],
-        class_rows=_class_rows(report) if report.classes else [],
+        retrained=_retrained_words(report),
+        part_rows=[
+            (part.kind, part.name, part.clips, _number(part.score.value), _span(part.score))
+            for part in report.parts
+        ],
+        class_rows=_class_rows(report),
         layer_words=_layer_words(report.layer_curve) if report.layer_curve else "",
         layer_rows=_layer_rows(report.layer_curve) if report.layer_curve else [],
         group_words=_group_words(report),
-        group_rows=[(g.name, g.clips, _number(g.score)) for g in group_scores(report)],
+        group_rows=[(g.name, g.clips, _number(g.score)) for g in report.group_scores],
+        calibration_words=_calibration_words(report),
         calibration_rows=[
             (_CALIBRATION.get(key, key), _number(value))
             for key, value in report.calibration.items()
         ],
+        mistakes=list(zip(report.mistakes, sounds or [""] * len(report.mistakes), strict=True)),
+        mistaken=_mistaken(report),
         fold_rows=_fold_rows(report),
         failure_rows=[
             [failure.get(key, "") for key in ("id", "file", "kind", "reason")]
             for failure in report.failures[:_LISTED_FAILURES]
         ],
         reproduce_rows=_reproduce_rows(report),
-        fingerprint=json.dumps(plain(fingerprint), indent=1) if fingerprint else "",
+        fingerprint=json.dumps(as_json(fingerprint), indent=1) if fingerprint else "",
     )
 
 
 def _headline(report: Report) -> dict[str, Any]:
     """The main figure in words, and as percentages of the gauge's width."""
-    key, interval = next(iter(report.metrics.items()))
+    key, interval = report.metric, report.main
     low, place, high = (
         100 * float(np.clip(np.nan_to_num(x), 0, 1))
         for x in (interval.low, interval.value, interval.high)
@@ -107,12 +115,43 @@ def _headline(report: Report) -> dict[str, Any]:
 def _facts(report: Report) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
         ("target", report.target),
-        ("clips", len(report.ids)),
-        ("groups", len(np.unique(report.groups)) if is_grouped(report) else "none"),
+        (report.unit, len(report.ids)),
+        ("groups", len(np.unique(report.groups)) if report.grouped else "none"),
     ]
     if report.classes:
         facts.append(("classes", len(report.classes)))
-    return [*facts, ("folds", len(report.folds)), ("failed clips", len(report.failures))]
+    facts += [("folds", len(report.folds)), ("failed clips", len(report.failures))]
+    return [*facts, ("model", report.model or "unknown"), ("date", report.made or "unknown")]
+
+
+def _retrained_words(report: Report) -> str:
+    if report.retrained is None:
+        return ""
+    return (
+        f"If models were trained anew on other groups of this number, the 95 % interval of "
+        f"{metric_name(report.metric)} is {_span(report.retrained)} (an approximation that tends "
+        "to be too wide)."
+    )
+
+
+def _calibration_words(report: Report) -> str:
+    """What was scaled by which temperature, in the mode at hand."""
+    if not report.fitted:
+        return (
+            "Nothing was fitted on these clips: “scaled” divides by the temperature that the head "
+            "learned when it was trained."
+        )
+    return (
+        "“Scaled” divides each fold's logits by a temperature learned on its inner folds. The "
+        "head's own temperature, for new clips, is learned from all out-of-fold outputs."
+    )
+
+
+def _mistaken(report: Report) -> str:
+    if report.classes:
+        wrong = int((report.truth != report.prediction).sum())
+        return f"{wrong} of {len(report.ids)} {report.unit} were taken for another class"
+    return f"The {report.unit} with the largest errors"
 
 
 def _warnings(report: Report) -> list[str]:
@@ -129,8 +168,10 @@ def _warnings(report: Report) -> list[str]:
 
 def _class_rows(report: Report) -> list[tuple[Any, ...]]:
     """Name, clips, recall, precision and the most frequent confusion of each class."""
-    counts = confusion_counts(report)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
+    counts = report.confusion
+    if counts is None:
+        return rows
     for index, name in enumerate(report.classes):
         clips, predicted, right = counts[index].sum(), counts[:, index].sum(), counts[index, index]
         others = counts[index].copy()
@@ -147,10 +188,10 @@ def _class_rows(report: Report) -> list[tuple[Any, ...]]:
 
 
 def _layer_words(curve: LayerCurve) -> str:
-    words = f"By the inner folds layer {curve.best} is best"
-    if curve.best in curve.layers:
-        place = curve.layers.index(curve.best)
-        words += f"; alone it scores {_number(float(curve.mean[place]))}"
+    folds = sum(curve.chosen.values())
+    often = sorted(curve.chosen, key=lambda layer: -curve.chosen[layer])
+    counts = ", ".join(f"layer {layer} in {curve.chosen[layer]}" for layer in often)
+    words = f"Each fold used the layer that its inner folds chose: {counts} of {folds} folds"
     if curve.weighted is not None:
         words += (
             f". A learned weighting over all layers scores {_number(curve.weighted.value)} "
@@ -158,8 +199,8 @@ def _layer_words(curve: LayerCurve) -> str:
         )
     top = int(np.nanargmax(curve.mean))
     return (
-        f"{words}. The highest point of the curve is layer {curve.layers[top]}; picking it from "
-        "this picture would be choosing on the test data, so the result above does not."
+        f"{words}. The curve describes the layers and chooses none: its highest point, layer "
+        f"{curve.layers[top]}, was found on the tested clips, and its score is too high for it."
     )
 
 
@@ -172,7 +213,7 @@ def _layer_rows(curve: LayerCurve) -> list[tuple[int, str, str]]:
 
 
 def _group_words(report: Report) -> str:
-    scores = group_scores(report)
+    scores = report.group_scores
     defined = np.array([group.score for group in scores if np.isfinite(group.score)])
     if not len(defined):
         return "No group has clips enough for a score of its own."
@@ -193,8 +234,8 @@ def _fold_rows(report: Report) -> list[tuple[Any, ...]]:
         held_out = ", ".join(groups[:_LISTED_GROUPS])
         if len(groups) > _LISTED_GROUPS:
             held_out += f" and {len(groups) - _LISTED_GROUPS} more"
-        chosen = ", ".join(f"{key} {value}" for key, value in fold.get("chosen", {}).items())
-        score = fold.get("uar", fold.get("ccc"))
+        chosen = setting_words(fold.get("chosen", {}))
+        score = fold.get(report.metric)
         rows.append((fold.get("name", ""), held_out, fold.get("train_clips", ""),
                      fold.get("test_clips", ""), _number(score), chosen))  # fmt: skip
     return rows

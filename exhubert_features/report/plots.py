@@ -20,12 +20,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..evaluation.metrics import Interval, calibration_bins
+from ..records import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .content import GroupScore, LayerCurve
+    from .content import CalibrationCurve, GroupScore, LayerCurve
 
 # Okabe and Ito's colours that read on white and on black; every one also gets its own marker.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -37,7 +37,7 @@ _CSS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)", _BLUE:
 _CELLS = LinearSegmentedColormap.from_list("cells", [(0.03, 0.3, 0.61, 0), (0.03, 0.3, 0.61, 1)])
 # From blue over grey to orange: both ends read on white and on black, for any colour vision.
 _VALUES = LinearSegmentedColormap.from_list("values", [COLOURS[0], "#a0a0a0", COLOURS[1]])
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: any script, searchable, the page's own font
     "text.parse_math": False,  # a label such as "$x$" is a name, not a formula
     "font.size": 9.5,
@@ -59,6 +59,7 @@ _STYLE = {
     "axes.facecolor": "none",
 }
 _WIDTH = 4.4  # inches, so that 9.5 points stay readable on a phone
+_FIRM = 10  # clips in a bin; the standard error of a share of fewer is beyond .15
 _MANY = 40  # names on an axis beyond this number cannot be read
 
 
@@ -157,7 +158,7 @@ def draw_layers(curve: LayerCurve, metric: str, chance: float | None) -> Figure:
     if curve.best in curve.layers:
         best = curve.mean[curve.layers.index(curve.best)]
         axes.plot(curve.best, best, "o", markersize=11, markerfacecolor="none", color=_INK,
-                  linestyle="none", label=f"chosen: layer {curve.best}")  # fmt: skip
+                  linestyle="none", label=f"chosen most often: layer {curve.best}")  # fmt: skip
     if curve.weighted is not None:
         axes.axhspan(curve.weighted.low, curve.weighted.high, color=_ORANGE, alpha=0.15, lw=0)
         axes.axhline(curve.weighted.value, color=_ORANGE, linewidth=1.8, linestyle="--",
@@ -193,24 +194,29 @@ def draw_groups(scores: Sequence[GroupScore], overall: Interval, metric: str) ->
     return figure
 
 
-def draw_calibration(truth: np.ndarray, series: Mapping[str, np.ndarray]) -> Figure:
+def draw_calibration(series: Mapping[str, CalibrationCurve]) -> Figure:
     """How often a confidence is right, and how often it is given.
 
-    ``truth`` is (N,); each named series of probabilities is (N, C).
+    Bins with few clips scatter by chance: they are small, faint and not joined by the line.
     """
     figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--", label="calibrated")
-    looks = zip((_BLUE, _ORANGE), MARKERS, series.items(), strict=False)
-    for colour, marker, (label, probabilities) in looks:
-        clips, confidence, hits = calibration_bins(truth, probabilities)
-        used = clips > 0
-        upper.plot(confidence[used], hits[used], color=colour, marker=marker, markersize=5,
-                   linewidth=1.5, label=label)  # fmt: skip
-        lower.stairs(clips, np.linspace(0, 1, len(clips) + 1), color=colour, linewidth=1.6)
+    looks = zip((_MUTED, _BLUE), MARKERS, series.items(), strict=False)
+    for colour, marker, (label, curve) in looks:
+        filled, firm = curve.clips > 0, curve.clips >= _FIRM
+        size = np.clip(4 * np.sqrt(curve.clips), 6, 60)
+        for chosen, faint in ((filled & ~firm, 0.35), (firm, 1.0)):
+            upper.scatter(curve.confidence[chosen], curve.hits[chosen], s=size[chosen],
+                          color=colour, marker=marker, alpha=faint, linewidth=0)  # fmt: skip
+        upper.plot(curve.confidence[firm], curve.hits[firm], color=colour, linewidth=1.5,
+                   marker=marker, markersize=0.1, label=label)  # fmt: skip
+        edges = np.linspace(0, 1, len(curve.clips) + 1)
+        lower.stairs(curve.clips, edges, color=colour, linewidth=1.6)
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    upper.legend(loc="upper left", fontsize=8.5)
+    for handle in upper.legend(loc="upper left", fontsize=8.5).legend_handles:
+        handle.set(markersize=5)
     lower.set(xlabel="confidence in the predicted class", ylabel="clips")
     return figure
 

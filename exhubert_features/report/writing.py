@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import publish
 from .content import (
     Report,
-    chance_level,
-    confusion_counts,
-    group_scores,
-    is_grouped,
+    as_json,
     metric_name,
-    plain,
 )
+from .sound import audio_address
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +23,20 @@ _FIGURES = ("result", "confusion", "scatter", "layers", "groups", "calibration",
             "map_groups")  # fmt: skip
 
 
-def write_report(directory: str | Path, report: Report) -> Path:
+def write_report(
+    directory: str | Path, report: Report, *, table: str = "", embed_audio: bool = False
+) -> Path:
     """Write ``report.html``, ``report.json`` and one PNG per figure into a folder.
+
+    Each file is whole or not there; the page comes last. A figure that an earlier report of
+    another kind left there is removed, for it would mislead.
+
+    Parameters
+    ----------
+    table
+        Predictions as CSV, for ``predictions.csv``; none is written without them.
+    embed_audio
+        Put the audio of listed clips into the page instead of links to their files.
 
     Returns
     -------
@@ -37,47 +47,46 @@ def write_report(directory: str | Path, report: Report) -> Path:
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in _FIGURES:  # those of an earlier report of another kind would mislead
-        (directory / f"{name}.png").unlink(missing_ok=True)
-    vectors = {}
+    vectors, files = {}, {}
     with plots.style():
         for name, figure in _figures(report).items():
-            (directory / f"{name}.png").write_bytes(plots.to_png(figure))
+            files[f"{name}.png"] = plots.to_png(figure)
             vectors[name] = plots.to_svg(figure, name)
-    summary = json.dumps(plain(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
-    (directory / "report.json").write_text(summary + "\n", encoding="utf-8")
-    written = directory / "report.html"
-    written.write_text(page.render(report, vectors), encoding="utf-8")
-    return written
+    summary = json.dumps(as_json(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
+    sounds = [audio_address(clip, directory, embed=embed_audio) for clip in report.mistakes]
+    if table:
+        files["predictions.csv"] = table.encode()
+    files["report.json"] = f"{summary}\n".encode()
+    files["report.html"] = page.render(report, vectors, sounds).encode()
+    for name, content in files.items():
+        publish(content, directory / name, replace=True)
+    for name in _FIGURES:
+        if name not in vectors:
+            (directory / f"{name}.png").unlink(missing_ok=True)
+    return directory / "report.html"
 
 
 def _figures(report: Report) -> dict[str, Figure]:
     from . import plots
 
-    name, main = next(iter(report.metrics.items()))
-    short, chance = metric_name(name), chance_level(report)
+    short, chance = metric_name(report.metric), report.chance
     listed = {
         metric_name(key): value
         for key, value in report.metrics.items()
         if key != "mae" and (len(report.classes) <= 12 or not key.startswith("recall "))
     }
     drawn = {"result": plots.draw_result(listed, chance)}
-    if report.classes:
-        drawn["confusion"] = plots.draw_confusion(confusion_counts(report), report.classes)
+    if report.confusion is not None:
+        drawn["confusion"] = plots.draw_confusion(report.confusion, report.classes)
     else:
         drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.target)
     if report.layer_curve is not None:
         drawn["layers"] = plots.draw_layers(report.layer_curve, short, chance)
-    scores = [group for group in group_scores(report) if np.isfinite(group.score)]
-    if scores and is_grouped(report):
-        drawn["groups"] = plots.draw_groups(scores, main, short)
-    if report.probabilities is not None:
-        series = {"as trained": report.probabilities}
-        if temperature := report.calibration.get("temperature"):
-            series[f"at temperature {temperature:.2f}"] = _rescale(
-                report.probabilities, temperature
-            )
-        drawn["calibration"] = plots.draw_calibration(report.truth, series)
+    scores = [group for group in report.group_scores if np.isfinite(group.score)]
+    if scores and report.grouped:
+        drawn["groups"] = plots.draw_groups(scores, report.main, short)
+    if report.calibration_curves:
+        drawn["calibration"] = plots.draw_calibration(report.calibration_curves)
     if report.map_points is not None:
         if report.classes:
             labels = np.array(report.classes, dtype=object)[report.truth.astype(int)]
@@ -86,20 +95,14 @@ def _figures(report: Report) -> dict[str, Figure]:
             drawn["map_target"] = plots.draw_value_map(
                 report.map_points, report.truth, report.target
             )
-        if is_grouped(report):
+        if report.grouped:
             drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
     return drawn
 
 
-def _rescale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (N, C) at a temperature: the softmax at T is the one at 1 to the power 1/T."""
-    powers = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def _summary(report: Report) -> dict[str, Any]:
     """What ``report.json`` holds, the main result first."""
-    name, main = next(iter(report.metrics.items()))
+    name, main = report.metric, report.main
     classes = np.array(report.classes, dtype=object)
     named = {
         key: classes[getattr(report, key).astype(int)] if report.classes else getattr(report, key)
@@ -112,18 +115,26 @@ def _summary(report: Report) -> dict[str, Any]:
         "task": report.task,
         "target": report.target,
         "classes": report.classes,
-        "chance": chance_level(report),
+        "chance": report.chance,
         "metrics": report.metrics,
-        "comparison": report.comparison,
+        "intervals": report.interval_words,
+        "retrained": report.retrained,
+        "comparisons": report.comparisons,
+        "dealings": report.dealings,
         "warnings": report.warnings,
         "failures": report.failures,
         "protocol": report.protocol,
-        "confusion": confusion_counts(report) if report.classes else None,
-        "groups": group_scores(report),
+        "confusion": report.confusion,
+        "groups": report.group_scores,
+        "parts": report.parts,
         "folds": report.folds,
         "layer_curve": report.layer_curve,
-        "calibration": report.calibration,
+        "calibration": {**report.calibration, "curves": report.calibration_curves},
+        "rows": report.unit,
+        "model": report.model,
+        "made": report.made,
         "reproduce": report.reproduce,
         "clips": {"id": report.ids, "group": report.groups, **named,
-                  "probabilities": report.probabilities},
+                  "probabilities": report.probabilities,
+                  "raw_probabilities": report.raw_probabilities},
     }  # fmt: skip

@@ -60,7 +60,7 @@ class ExHuBERTForAudioClassification(PreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         states: list[Tensor] = []
 
-        def keep(_: int, hidden: Tensor) -> None:
+        def keep(layer: int, hidden: Tensor) -> None:
             if output_hidden_states:
                 states.append(hidden)
 

@@ -20,8 +20,8 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import provides, takes
 
-from exhubert_features import FeatureStore
-from exhubert_features.evaluation import failed_rows, join_labels, read_table, store_rows
+from exhubert_features import FeatureStore, LabelOptions
+from exhubert_features.evaluation import Labels
 from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.heads import FeatureReader, HeadConfig, build_head, save_head
@@ -76,15 +76,14 @@ def read_hparams(path, overrides):
 
 def read_labels(store, hparams):
     """Rows of the store with their labels and speakers."""
-    return join_labels(
-        store_rows(store),
-        read_table(hparams["labels"]) if hparams["labels"] else None,
+    options = LabelOptions(task="classification", drop_unlabelled=hparams["drop_unlabelled"])
+    return Labels.from_store(
+        store,
         target=hparams["target"],
         group=hparams["group"],
+        labels=hparams["labels"] or None,
         split=hparams["split"],
-        task="classification",
-        failed=failed_rows(store),
-        drop_unlabelled=hparams["drop_unlabelled"],
+        options=options,
     )
 
 

@@ -15,20 +15,23 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
-from exhubert_features import FeatureStore, extract
+from exhubert_features.spec import parse_layers
 
 logger = get_logger(__name__)
 
 
 def cache_features(hparams, device):
     """Bring the store up to date with the manifests; log what could not be done."""
-    extraction = extract(
+    encoder = hparams["encoder"](device=device)
+    extraction = encoder.extract(
         hparams["manifests"],
-        hparams["encoder"](device=device),
-        hparams["spec"],
+        layers=parse_layers(hparams["layers"]),
+        pools=hparams["pools"],
+        frame_layers=hparams["frame_layers"],
+        preprocess=hparams["preprocess"],
         data_root=hparams["data_root"],
     )
-    store = FeatureStore.write(hparams["store"], extraction)
+    store = extraction.write(hparams["store"], progress=True)
     for failure in store.failures:
         logger.warning(f"{failure.id} has no features: {failure.reason}")
     logger.info(f"{len(store)} rows in {store.path}, {len(store.failures)} clips failed")

@@ -1,0 +1,118 @@
+"""Parts of a report that follow from an outcome: folds, groups, calibration, mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..report import CalibrationCurve, GroupScore, Mistake, PartScore
+from .metrics import calibration_bins, concordance, confusion_matrix, unweighted_average_recall
+from .origin import Origin
+from .outcome import Outcome
+from .outputs import main_score
+
+LISTED = 60  # mistakes in a page: more than anybody listens to
+
+
+def fold_facts(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return name, test groups, sizes, choices and score of each fold."""
+    labels, folds = outcome.labels, outcome.protocol.folds
+    chosen = outcome.chosen or ({},) * len(folds)
+    return [
+        {
+            "name": fold.name,
+            "test_groups": sorted(set(labels.groups[fold.test].tolist())),
+            "train_clips": len(fold.train),
+            "test_clips": len(fold.test),
+            "chosen": dict(choice),
+            outcome.metric: main_score(labels, fold.test, outcome.outputs[fold.test]),
+        }
+        for fold, choice in zip(folds, chosen, strict=True)
+    ]
+
+
+def group_scores(outcome: Outcome) -> list[GroupScore]:
+    """Return the main score of each group by itself, in order of name."""
+    tested, prediction = outcome.tested, outcome.prediction
+    scores = []
+    for name in np.unique(tested.groups):
+        rows = tested.groups == name
+        truth, guess = tested.values[rows], prediction[rows]
+        if tested.classes:
+            counts = confusion_matrix(truth, guess, len(tested.classes))
+            score = float(unweighted_average_recall(counts))
+        else:
+            varied = len(np.unique(truth)) > 1  # a correlation needs something to follow
+            score = concordance(truth, guess) if varied else float("nan")
+        scores.append(GroupScore(name=str(name), clips=int(rows.sum()), score=score))
+    return scores
+
+
+def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
+    """Return the main figure of whole clips, of each test set, and by each further column."""
+    parts: list[tuple[str, str, Outcome]] = []
+    if windows:
+        parts.append(("clips", "whole clips (mean over windows)", outcome.of_clips()))
+    if outcome.protocol.test_sets:
+        for fold in outcome.protocol.folds:
+            parts.append(("test set", fold.name, outcome.subset(fold.test)))
+    for column in outcome.labels.columns:
+        parts += [(column, name, part) for name, part in outcome.by(column).items()]
+    return [
+        PartScore(kind=kind, name=name, clips=len(part.protocol.tested), score=part.main)
+        for kind, name, part in parts
+    ]
+
+
+def calibration_curves(outcome: Outcome) -> dict[str, CalibrationCurve]:
+    """Return how often each confidence is right, as trained and scaled; none for regression."""
+    truth = outcome.tested.values
+    series = {"as trained": outcome.probabilities, "scaled": outcome.scaled_probabilities}
+    curves = {}
+    for name, probabilities in series.items():
+        if probabilities is not None:
+            clips, confidence, hits = calibration_bins(truth, probabilities)
+            curves[name] = CalibrationCurve(clips=clips, confidence=confidence, hits=hits)
+    return curves
+
+
+def mistakes(outcome: Outcome, origin: Origin | None) -> list[Mistake]:
+    """Return the clips that were taken for something else, the surest mistakes first.
+
+    For numbers: the largest errors. At most ``LISTED``, with where their audio lies.
+    """
+    tested, prediction = outcome.tested, outcome.prediction
+    rows = outcome.protocol.tested
+    probabilities = outcome.scaled_probabilities
+    if probabilities is not None:
+        size = np.where(prediction == tested.values, -1.0, probabilities.max(axis=1))
+    else:
+        size = np.abs(prediction - tested.values)
+    order = [index for index in np.argsort(-size, kind="stable") if size[index] > 0][:LISTED]
+
+    def word(value: Any) -> str:
+        return tested.classes[int(value)] if tested.classes else f"{float(value):.3g}"
+
+    return [
+        Mistake(
+            id=str(tested.ids[index]),
+            group=str(tested.groups[index]),
+            truth=word(tested.values[index]),
+            prediction=word(prediction[index]),
+            size=float(size[index]),
+            file=str(origin.files[rows[index]]) if origin else "",
+            start=float(origin.starts[rows[index]]) if origin else 0.0,
+            end=float(origin.ends[rows[index]]) if origin else 0.0,
+        )
+        for index in order
+    ]
+
+
+def principal_components(features: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return (N, 2) of features (N, D), or None for fewer than three clips."""
+    from sklearn.decomposition import PCA
+
+    if min(features.shape) < 2 or len(features) < 3:
+        return None
+    return PCA(n_components=2, random_state=seed).fit_transform(features.astype(np.float32))

@@ -1,0 +1,145 @@
+"""What the text of labels means: missing, a class, or a number; nothing is guessed in silence."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from ..errors import LabelError
+from .joining import count_and_name
+
+# How tables say that nothing is known; pandas, R, SQL, JSON and people write these.
+MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-", "--", "?"})
+RATING_LEVELS = 5  # whole numbers of so many levels may be classes or a scale: only a user knows
+
+Task = Literal["classification", "regression"]
+
+
+def is_missing(text: str | None, meant: Collection[str] = ()) -> bool:
+    """Tell whether a cell says that nothing is known; a word in ``meant`` is a name."""
+    return text is None or (text not in meant and text.casefold() in MISSING)
+
+
+def missing_words(cells: Iterable[str | None], meant: Collection[str] = ()) -> list[str]:
+    """Return the words (``NA``, ``-``) among some cells that were taken for missing."""
+    return sorted({cell for cell in cells if cell and is_missing(cell, meant)})
+
+
+def _lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return names that differ only by case or by the spelling of a number, together."""
+    alike: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        number = number_of(name)
+        alike[name.casefold() if number is None else f"{number:.12g}"].add(name)
+    return sorted(tuple(sorted(group)) for group in alike.values() if len(group) > 1)
+
+
+def _shown(alike: Sequence[tuple[str, ...]]) -> str:
+    """Write lookalikes out: ``'Angry' and 'angry'; '1' and '1.0'``."""
+    return "; ".join(" and ".join(map(repr, group)) for group in alike)
+
+
+def unite_lookalikes(names: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """Give names that only look different one name; and a note that says which.
+
+    Meant for groups: two names of one speaker would let this speaker stand on both sides of a
+    split, while two speakers taken for one do no harm to a score.
+    """
+    alike = _lookalikes(set(names))
+    one = {name: group[0] for group in alike for name in group}
+    note = [f"Taken for one {what} each: {_shown(alike)}"] if alike else []
+    return [one.get(name, name) for name in names], note
+
+
+def parse_values(
+    text: Sequence[str],
+    ids: Sequence[str],
+    target: str,
+    *,
+    task: Task | None = None,
+    classes: Sequence[str] = (),
+    mapping: Mapping[str, str] | None = None,
+) -> tuple[Task, tuple[str, ...], np.ndarray]:
+    """Turn labels into class indices or numbers.
+
+    Parameters
+    ----------
+    text, ids
+        Label and clip (N,) of each, none of them missing.
+    target
+        The column, for messages.
+    task
+        None: regression where every label is a number and one has a fraction.
+    classes
+        Class names in index order, where a head dictates them.
+    mapping
+        Its names are meant as they are spelt.
+
+    Returns
+    -------
+    tuple
+        The task, the class names (none for regression), and the values (N,).
+    """
+    numbers = [number_of(label) for label in text]
+    if task is None and not classes:
+        task = _guess_task(text, numbers, target)
+    if task == "regression":
+        odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
+        if odd:
+            raise LabelError(
+                f"no finite number in column {target!r} for {count_and_name(odd, 'clip')}"
+            )
+        return "regression", (), np.array(numbers, dtype=np.float64)
+    names = tuple(classes) or _class_names(text, target, mapping or {})
+    strange = sorted({label for label in text if label not in names})
+    if strange:
+        raise LabelError(
+            f"{count_and_name(strange, 'label')} of column {target!r} outside the head's classes",
+            expected=", ".join(names),
+            remedy="--map OLD=NEW renames a label, --map OLD= leaves its clips out",
+        )
+    index = {name: position for position, name in enumerate(names)}
+    return "classification", names, np.array([index[label] for label in text])
+
+
+def number_of(text: str) -> float | None:
+    """Return the finite number that a text spells, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _guess_task(text: Sequence[str], numbers: Sequence[float | None], target: str) -> Task:
+    if any(number % 1 for number in numbers if number is not None):
+        return "regression"
+    if any(number is None for number in numbers):
+        return "classification"
+    levels = len(set(numbers))
+    if levels >= RATING_LEVELS:
+        raise LabelError(
+            f"column {target!r} holds {levels} different whole numbers: ratings, or names?",
+            remedy="Say --task regression or --task classification",
+        )
+    return "classification"
+
+
+def _class_names(text: Sequence[str], target: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    names = tuple(sorted(set(text)))
+    meant = {*mapping, *mapping.values()}
+    alike = [group for group in _lookalikes(names) if not meant.issuperset(group)]
+    if alike:
+        old, new = alike[0][:2]
+        raise LabelError(
+            f"classes of column {target!r} that only look different: {_shown(alike)}",
+            remedy=f"--map '{old}={new}' makes them one; --map '{old}={old}' --map '{new}={new}' "
+            "keeps them apart",
+        )
+    if len(names) < 2:
+        raise LabelError(f"column {target!r} holds one class, {names[0]!r}", expected="two or more")
+    return names

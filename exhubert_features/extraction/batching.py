@@ -1,0 +1,147 @@
+"""Windows of many clips through the encoder in batches of like length, each back to its clip."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+import torch
+
+from ..errors import AudioError
+from ..inference import Inference
+from ..spec import CARD_SAMPLES, ExtractionSpec
+from .assembly import ClipAssembly
+from .pooling import BatchPooling, parts_of
+from .windows import Window
+
+# Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
+BATCH_SECONDS = {"cpu": 24.0, "cuda": 192.0}
+LOOK_AHEAD = 4  # batches of windows to choose from, so that clips of like length meet
+
+
+class Task(NamedTuple):
+    """One window to encode; ``samples`` is its length in the batch, padding of its own included."""
+
+    assembly: ClipAssembly
+    window: Window
+    samples: int
+
+
+class Batches:
+    """Windows that wait for the encoder.
+
+    Parameters
+    ----------
+    encoder
+        The model.
+    spec
+        What to keep, with layers and frame layers as ids.
+    batch_size
+        Windows at a time; None suits the device. It shrinks when the device has no room.
+    """
+
+    def __init__(self, encoder: Inference, spec: ExtractionSpec, batch_size: int | None) -> None:
+        self.encoder = encoder
+        self.spec = spec
+        self.parts = parts_of(spec.pools)
+        self.size = batch_size or usual_size(encoder.device, spec.window)
+        self._waiting: list[Task] = []
+
+    def put(self, assembly: ClipAssembly) -> None:
+        """Queue the windows of a clip."""
+        shortest = CARD_SAMPLES if self.spec.preprocess == "card" else 0
+        self._waiting.extend(
+            Task(assembly, window, max(window.stop - window.start, shortest))
+            for window in assembly.windows
+        )
+
+    @property
+    def plenty(self) -> bool:
+        """Whether so many wait that clips of like length will have met."""
+        return len(self._waiting) >= self.size * LOOK_AHEAD
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+    def encode_next(self) -> float:
+        """Encode one batch; return how many seconds of its clips it stood for."""
+        batch = _take_batch(self._waiting, self.size)
+        self._encode([task for task in batch if task.assembly.result is None])
+        return sum(task.assembly.seconds / len(task.assembly.windows) for task in batch)
+
+    def _encode(self, batch: list[Task]) -> None:
+        """Encode a batch; one that does not fit the GPU goes in halves, as all after it do."""
+        if not batch:
+            return
+        try:
+            self._forward(batch)
+            return
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+        # Outside the handler: the exception's traceback holds on to the failed pass's memory.
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            clip = batch[0].assembly.clip
+            batch[0].assembly.fail(
+                AudioError(
+                    f"{clip.file or clip.id}: one window does not fit the device ({reason})",
+                    remedy="Use a shorter --window or --precision bfloat16",
+                    kind="out_of_memory",
+                )
+            )
+            return
+        self.size = min(self.size, len(batch) // 2)
+        while batch:  # the size may shrink further on the way
+            size = self.size
+            self._encode([task for task in batch[:size] if task.assembly.result is None])
+            batch = batch[size:]
+
+    def _forward(self, batch: list[Task]) -> None:
+        """Encode a batch and hand each window's numbers to its clip."""
+        layers, frame_layers = self.spec.layers or (), self.spec.frame_layers
+        pooling = BatchPooling(
+            [task.window for task in batch],
+            layers=layers,
+            frame_layers=frame_layers,
+            pools=self.parts,
+            device=self.encoder.device,
+        )
+        logits = self.encoder.visit(
+            [task.assembly.wave[task.window.start : task.window.stop] for task in batch],
+            pooling,
+            layers=sorted({*layers, *frame_layers}),
+            preprocess=self.spec.preprocess,
+            logits=self.spec.logits,
+        )
+        pooled = pooling.pooled()
+        logits = None if logits is None else logits.cpu()
+        for row, task in enumerate(batch):
+            # Copies, because a view would keep the whole batch alive until the clip is done.
+            task.assembly.add(
+                pooled[:, row].clone(),
+                None if logits is None else logits[row].clone(),
+                pooling.frames_of(row),
+            )
+
+
+def usual_size(device: torch.device, window: float) -> int:
+    """Windows of so many seconds that suit a device."""
+    seconds = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"])
+    return max(1, int(seconds / window))
+
+
+def _take_batch(waiting: list[Task], size: int) -> list[Task]:
+    """Remove the window that waits longest, and those nearest to it in length, in order."""
+    samples = waiting[0].samples
+    chosen = set(
+        heapq.nsmallest(
+            size, range(len(waiting)), key=lambda place: abs(waiting[place].samples - samples)
+        )
+    )
+    batch = [waiting[place] for place in sorted(chosen)]
+    waiting[:] = [task for place, task in enumerate(waiting) if place not in chosen]
+    return batch

@@ -1,0 +1,225 @@
+"""A source to a plan: every clip with its length and its hash, every hopeless one with why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import (
+    AudioFile,
+    array_samples,
+    hash_array,
+    planned_samples,
+    probe_audio,
+    segment_bounds,
+)
+from ..errors import AudioError, UsageError
+from ..records import ClipFailure, PlannedClip
+from .manifest import Entry
+from .sources import Source, read_source
+
+MOST_CHANNELS = 64  # an array with more is something else, a matrix of features for example
+# Control characters, and the surrogates that stand for bytes which are no UTF-8.
+UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do, in the order of the source: clips, and failures with the reason.
+
+    ``stamps`` is each file's (size, mtime) when it was hashed, ``arrays`` holds the clips in
+    memory, ``left_out`` counts files in folders whose names are not those of audio.
+    """
+
+    planned: tuple[PlannedClip | ClipFailure, ...]
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    left_out: int = 0
+
+    @cached_property
+    def clips(self) -> tuple[PlannedClip, ...]:
+        """The clips to do; their ids are unique."""
+        return tuple(clip for clip in self.planned if isinstance(clip, PlannedClip))
+
+    @cached_property
+    def rejected(self) -> tuple[ClipFailure, ...]:
+        """Clips that cannot be done, and why."""
+        return tuple(clip for clip in self.planned if isinstance(clip, ClipFailure))
+
+
+def plan_clips(
+    source: Source,
+    *,
+    channel: int | None = None,
+    data_root: str | Path | None = None,
+    workers: int | None = None,
+) -> Plan:
+    """Find every clip of a source, read its header and hash its bytes.
+
+    Parameters
+    ----------
+    source
+        See :func:`exhubert_features.extraction.sources.read_source`.
+    channel
+        The channel that will be read, to refuse files without it.
+    data_root
+        Takes the place of ``{data_root}`` in manifests, and holds relative files that are not
+        beside them.
+    workers
+        Threads that hash; None suits the machine.
+    """
+    threads = worker_count(workers)
+    if channel is not None and channel < 0:
+        raise UsageError(f"channel is {channel}", expected="0 for the first, 1, ...")
+    named = read_source(source, data_root)
+    if named.arrays:
+        return _plan_arrays(named.arrays, channel)
+    files = sorted({entry.file for entry in named.entries if isinstance(entry, Entry)})
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        probed = dict(zip(files, pool.map(_probe, files), strict=True))
+    ids = _Ids()
+    return Plan(
+        planned=tuple(
+            entry
+            if isinstance(entry, ClipFailure)
+            else _plan_entry(entry, probed[entry.file], channel, ids)
+            for entry in named.entries
+        ),
+        stamps={
+            file: found.stamp for file, found in probed.items() if isinstance(found, AudioFile)
+        },
+        left_out=named.left_out,
+    )
+
+
+def worker_count(workers: int | None) -> int:
+    """Choose how many threads: those asked for, or one for each processor up to eight."""
+    if workers is None:
+        return min(8, os.cpu_count() or 1)
+    if workers < 1:
+        raise UsageError(f"workers is {workers}", expected="at least 1")
+    return workers
+
+
+def failure(name: str, file: str, error: AudioError) -> ClipFailure:
+    """Record a clip that cannot become features."""
+    return ClipFailure(id=name, file=_printable(file), kind=error.kind, reason=str(error))
+
+
+def _probe(file: str) -> AudioFile | AudioError:
+    try:
+        return probe_audio(file)
+    except AudioError as error:
+        return error
+
+
+def _plan_entry(
+    entry: Entry, found: AudioFile | AudioError, channel: int | None, ids: _Ids
+) -> PlannedClip | ClipFailure:
+    try:
+        ids.claim(entry.id)
+        if isinstance(found, AudioError):
+            raise found
+        unit = found.rate if entry.in_samples else 1
+        start, end = entry.start / unit, None if entry.end is None else entry.end / unit
+        samples = planned_samples(found, start=start, end=end, channel=channel)
+    except AudioError as error:
+        return failure(ids.name_failure(entry.id, error), entry.file, error)
+    return PlannedClip(
+        id=entry.id,
+        file=entry.file,
+        start=start,
+        end=end,
+        samples=samples,
+        audio_sha256=_clip_sha256(found, start, end),
+        meta=entry.meta,
+    )
+
+
+def _clip_sha256(audio: AudioFile, start: float, end: float | None) -> str:
+    """The file's hash; for a part of it the bounds too, so that moving them is a change."""
+    if not start and end is None:
+        return audio.sha256
+    first, stop = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
+    return hashlib.sha256(f"{audio.sha256} {first} {stop}".encode()).hexdigest()
+
+
+def _plan_arrays(arrays: Mapping[str, tuple[np.ndarray, int]], channel: int | None) -> Plan:
+    planned: list[PlannedClip | ClipFailure] = []
+    kept: dict[str, tuple[np.ndarray, int]] = {}
+    ids = _Ids()
+    for name, (array, rate) in arrays.items():
+        try:
+            ids.claim(name)
+            wave = _one_channel(name, array, channel)
+            samples = array_samples(name, wave, rate)
+        except AudioError as error:
+            planned.append(failure(ids.name_failure(name, error), "", error))
+            continue
+        kept[name] = (wave, rate)
+        planned.append(PlannedClip(id=name, samples=samples, audio_sha256=hash_array(wave, rate)))
+    return Plan(planned=tuple(planned), arrays=kept)
+
+
+def _one_channel(name: str, array: np.ndarray, channel: int | None) -> np.ndarray:
+    """(N,) out of (N,), (N, C) or (C, N): the channel asked for, or the mean of all."""
+    if array.ndim != 2 or min(array.shape) > MOST_CHANNELS:
+        channels = [array]  # of any other shape it is refused when its samples are counted
+    else:
+        channels = list(array if array.shape[0] < array.shape[1] else array.T)
+    if channel is not None and channel >= len(channels):
+        raise AudioError(
+            f"{name} has no channel {channel}",
+            expected=f"0 to {len(channels) - 1}, as it has {len(channels)}",
+            kind="channel",
+        )
+    if len(channels) == 1 or channel is not None:
+        return channels[channel or 0]
+    if not np.issubdtype(array.dtype, np.floating):
+        return channels[0]  # refused when its samples are counted; the mean would not be
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by name when it is read
+        return np.mean(channels, axis=0)
+
+
+class _Ids:
+    """Ids taken so far."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[Any] = Counter()
+
+    def claim(self, name: str) -> None:
+        """Refuse an id that no store could hold, or that another clip has."""
+        if not isinstance(name, str) or not name or UNSTORABLE.search(name):
+            raise AudioError(
+                f"the id {name!r} cannot be stored",
+                expected="text without control characters",
+                remedy="Rename the file, or give ids in a manifest",
+                kind="id",
+            )
+        self._seen[name] += 1
+        if self._seen[name] > 1:
+            raise AudioError(
+                f"the id {name!r} is there {self._seen[name]} times",
+                expected="one clip for each id",
+                remedy="Give ids in a manifest, or the folder that holds all inputs",
+                kind="duplicate",
+            )
+
+    def name_failure(self, name: str, error: AudioError) -> str:
+        """Name the failure so that it does not shadow the clip that has the id by right."""
+        return f"{name} ({self._seen[name]})" if error.kind == "duplicate" else _printable(name)
+
+
+def _printable(text: str) -> str:
+    """Undecodable and control characters as escapes."""
+    return UNSTORABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
