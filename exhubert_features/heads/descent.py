@@ -95,7 +95,7 @@ class Descent:
             part = order[start : start + self.batch_size]
             loss = self._loss(self.head(*self.features.batch(part)), part)
             self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimiser.step()
 
     @torch.inference_mode()

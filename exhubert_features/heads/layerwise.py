@@ -249,7 +249,7 @@ def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
         for rows in (plan.slices[block] for block in test):
             outer[rows] = fitted(sums.features[rows])
     chosen = (values[best, every] for values in (inner_outputs, scores, losses))
-    return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]  # type: ignore[return-value]
+    return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]
 
 
 def _targets(labels: Labels) -> Tensor:
