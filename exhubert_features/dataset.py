@@ -55,7 +55,7 @@ class FeaturePicker:
         return self.store.vector(name, layer=self.layer, pool=self.pool)
 
 
-class StoreDataset(Dataset):
+class StoreDataset(Dataset[dict[str, Any]]):
     """Map-style dataset over a store: items ``{"id", "feats"[, "label"]}``.
 
     Parameters

@@ -35,6 +35,29 @@ class Encoder(Inference):
 
     :meth:`predict` and :meth:`extract` take files, folders, tables and arrays of any rate and
     channels. Calling the encoder itself takes tensors at 16 kHz and returns all hidden states.
+
+    Examples
+    --------
+    A tiny model with random weights, and a second of silence and one of noise:
+
+    >>> import numpy as np
+    >>> from exhubert_features.checkpoint import write_random_checkpoint
+    >>> encoder = load_encoder(write_random_checkpoint("tiny", layers=2), device="cpu")
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, (22_050, 2))
+    >>> found = encoder.predict({"quiet": np.zeros(16_000), "noise": (noise, 22_050)})
+    >>> found[["id", "warnings", "error"]].values.tolist()
+    [['quiet', 'silent', None], ['noise', '', None]]
+    >>> found.columns[:3].tolist(), bool(found["arousal"].between(0, 1).all())
+    (['low-negative', 'low-neutral', 'low-positive'], True)
+    >>> extraction = encoder.extract([noise[:100], (noise, 22_050)], layers=[1, 2])
+    >>> features = extraction.to_dataframe(layer=2)
+    >>> features.shape, features["error"].iloc[0].partition(";")[0]
+    ((2, 34), '0 has 100 samples at 16000 Hz')
+    >>> [failure.kind for failure in extraction.failures]
+    ['too_short']
+    >>> store = extraction.write("features")
+    >>> store.ids, store.matrix(layer=2).shape
+    (['1'], (1, 32))
     """
 
     def predict(
@@ -87,13 +110,14 @@ class Encoder(Inference):
 
         Returns
         -------
-        A DataFrame with a row for each clip (or window), in the order of the source, on
-        audformat's index (file, start, end). Its columns: the probability of each class under
-        its name, and ``label``, the likeliest; of the released six classes also ``arousal``,
-        P(high), and ``valence``, P(positive) - P(negative); with a regression head the value
-        under the name of its target instead. Then ``id``, ``warnings`` ("silent", or nothing), and
-        of a clip that failed, whose numbers are NaN, ``error_kind`` (one word to count by) and
-        ``error`` (why), which are None for the others.
+        pandas.DataFrame
+            A row for each clip (or window), in the order of the source, on audformat's index
+            (file, start, end). Its columns: the probability of each class under its name, and
+            ``label``, the likeliest; of the released six classes also ``arousal``, P(high), and
+            ``valence``, P(positive) - P(negative); with a regression head the value under the
+            name of its target instead. Then ``id``, ``warnings`` ("silent", or nothing), and of
+            a clip that failed, whose numbers are NaN, ``error_kind`` (one word to count by) and
+            ``error`` (why), which are None for the others.
 
         Examples
         --------
@@ -176,6 +200,11 @@ class Encoder(Inference):
         batch_size, workers, data_root
             See :meth:`predict`.
 
+        Returns
+        -------
+        Extraction
+            What will be done; see above.
+
         Examples
         --------
         >>> encoder = load_encoder()
@@ -238,6 +267,11 @@ def load_encoder(
         Where the Hub's files are kept; the Hub's own default when None.
     local_files_only
         Never use the network.
+
+    Returns
+    -------
+    Encoder
+        The model on its device, in eval mode.
     """
     model, checkpoint = load_model(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only

@@ -27,7 +27,7 @@ from .spec import (
     Precision,
     Preprocess,
 )
-from .waveforms import Waveforms, prepare, split_waveforms
+from .waveforms import Waveforms, prepare_batch, split_waveforms
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -94,7 +94,7 @@ class Inference:
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
-        self.device = choose_device(device)
+        self.device = _choose_device(device)
         self.precision = precision
         self.checkpoint = checkpoint
         if checkpoint is None:
@@ -204,7 +204,7 @@ class Inference:
         if together is None:
             together = self.device.type != "cpu" or self.precision != "float32"
         clips = split_waveforms(waveforms, lengths)
-        batch, seen = prepare(clips, preprocess, truncate=truncate)
+        batch, seen = prepare_batch(clips, preprocess, truncate=truncate)
         rows = list(range(len(clips)))
         outputs = [
             self._forward(batch, seen, part, layers=layers, logits=logits)
@@ -252,7 +252,7 @@ class Inference:
         Logits (B, C) in float32, or None without a classifier.
         """
         clips = [torch.from_numpy(wave) for wave in waves]
-        batch, seen = prepare(clips, preprocess, truncate=False)
+        batch, seen = prepare_batch(clips, preprocess, truncate=False)
         output = self._forward(
             batch, seen, list(range(len(clips))), layers=layers, logits=logits, on_state=on_state
         )
@@ -289,7 +289,7 @@ def _join_rows(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def choose_device(device: str | torch.device) -> torch.device:
+def _choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"``; refuse CUDA where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

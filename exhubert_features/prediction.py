@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import UsageError
 from .extraction import Extraction
-from .extraction.dataframe import clip_index
+from .extraction.dataframe import clip_table
 from .fingerprint import Fingerprint
 from .heads import Head, check_fingerprint
 from .records import ClipFailure, ClipFeatures
@@ -158,8 +158,6 @@ def class_columns(classes: Iterable[str]) -> tuple[str, ...]:
 
 def _table(scored: list[Scored], classes: tuple[str, ...], target: str) -> pd.DataFrame:
     """The table that :meth:`exhubert_features.Encoder.predict` returns."""
-    import pandas as pd
-
     rows = [row for row, _ in scored]
     names = class_columns(classes) or (target,)
     nothing = np.full(len(names), np.nan)
@@ -172,4 +170,4 @@ def _table(scored: list[Scored], classes: tuple[str, ...], target: str) -> pd.Da
     columns["warnings"] = [", ".join(getattr(row, "warnings", ())) for row in rows]
     columns["error_kind"] = [getattr(row, "kind", None) for row in rows]
     columns["error"] = [getattr(row, "reason", None) for row in rows]
-    return pd.DataFrame(columns, index=clip_index(rows))
+    return clip_table(rows, columns)

@@ -165,7 +165,7 @@ def test_class_names(
 
 def test_class_names_that_do_not_fit(checkpoint_copy: Path) -> None:
     set_config(checkpoint_copy, id2label={"0": "calm", "1": "cross"})
-    with pytest.raises(CheckpointError, match=r"json names 2 classes.*expected 6.*--labels"):
+    with pytest.raises(CheckpointError, match=r"json names 2 classes.*expected 6.*--classes"):
         load_model(checkpoint_copy)
     assert load_model(checkpoint_copy, classes="abcdef")[0].config.classes == tuple("abcdef")
     with pytest.raises(UsageError, match="expected 6"):
@@ -319,7 +319,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "same name twice": (
         lambda folder: set_config(folder, id2label={str(index): "calm" for index in range(6)}),
-        r"config has labels: \('calm', .*expected distinct class names",
+        r"config has classes: \('calm', .*expected distinct class names",
     ),
     "scalar classifier": (
         lambda folder: rewrite(

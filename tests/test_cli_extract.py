@@ -67,7 +67,7 @@ def test_extract_and_resume(
     out, err = capsys.readouterr()
     assert "Plan: 1 clip, 1.2 s" in out
     assert "In the store already: 5 clips" in out
-    assert "1 of 1 clips" in err
+    assert "1 of 1 clip" in err
     assert len(FeatureStore(store)) == 6
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exhubert_features.cli import main
-from exhubert_features.cli.demo import claim, prepare, steps
+from exhubert_features.cli.demo import claim, make_inputs, steps
 from exhubert_features.store import FeatureStore
 
 PROJECT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_a_second_run_takes_its_folder_again_and_extracts_nothing(first: tuple[P
     before = {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.h5")}
     assert before
     claim(folder)
-    prepare(folder)
+    make_inputs(folder)
     extract, *_ = steps(folder)
     assert main(extract) == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.h5")} == before

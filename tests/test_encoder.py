@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exhubert_features import CLASSES, Encoder, load_encoder
 from exhubert_features.checkpoint import load_model
 from exhubert_features.errors import AudioError, UsageError
-from exhubert_features.spec import AROUSAL, VALENCE
+from exhubert_features.spec import AROUSAL, VALENCE, Preprocess
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_masked_normalisation_is_huberts_own(encoder: Encoder) -> None:
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     batch = extractor(clips, padding=True, sampling_rate=16_000, return_tensors="pt")
     theirs = encoder(batch["input_values"], batch["attention_mask"].sum(1), preprocess="none")
-    ours = encoder(clips)
+    ours = encoder(clips, preprocess="masked")
     for row, frames in enumerate(ours.frame_lengths.tolist()):
         found, expected = (output.layers[:, row, :frames] for output in (ours, theirs))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -71,7 +71,8 @@ def test_masked_normalisation_is_huberts_own(encoder: Encoder) -> None:
 
 def test_output_is_named_and_shaped(encoder: Encoder) -> None:
     output = encoder([noise(16_000), noise(4_000)], layers=[0, 24, -1])
-    assert output.layers.shape == (3, 2, 49, 32)
+    assert output.layers.shape == (3, 2, 149, 32)  # the card pads to 3 s
+    assert encoder(noise(16_000), layers=24, preprocess="masked").layers.shape == (1, 1, 49, 32)
     assert output.layer_ids == (0, 24, 48)
     assert output.frame_lengths.tolist() == [49, 12]
     assert output.classes == CLASSES
@@ -82,38 +83,65 @@ def test_output_is_named_and_shaped(encoder: Encoder) -> None:
 LENGTHS = st.lists(st.integers(400, 12_000), min_size=2, max_size=5)
 
 
+PREPROCESS = st.sampled_from(["card", "masked", "none"])
+
+
 @settings(max_examples=25, deadline=None)
-@given(LENGTHS, st.integers(0, 2**16))
-def test_batch_invariance(encoder: Encoder, lengths: list[int], seed: int) -> None:
+@given(LENGTHS, st.integers(0, 2**16), PREPROCESS)
+def test_batch_invariance(
+    encoder: Encoder, lengths: list[int], seed: int, preprocess: Preprocess
+) -> None:
     clips = [noise(length, seed + index) for index, length in enumerate(lengths)]
-    together = encoder(clips)
+    together = encoder(clips, preprocess=preprocess)
     for row, clip in enumerate(clips):
-        alone = encoder(clip)
+        alone = encoder(clip, preprocess=preprocess)
         frames = int(alone.frame_lengths[0])
         assert int(together.frame_lengths[row]) == frames
-        assert float((together.layers[:, row, :frames] - alone.layers[:, 0]).abs().max()) <= 1e-5
-        assert float((together.logits[row] - alone.logits[0]).abs().max()) <= 1e-5
+        assert torch.equal(together.layers[:, row, :frames], alone.layers[:, 0, :frames])
+        assert torch.equal(together.logits[row], alone.logits[0])
 
 
 @settings(max_examples=25, deadline=None)
-@given(LENGTHS, st.integers(0, 2**16))
-def test_batch_invariance_under_a_mask(encoder: Encoder, lengths: list[int], seed: int) -> None:
-    """What a GPU does, and extraction: one padded batch. States reach 40, logits 6."""
-
-    def frames_kept(hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        return hidden
-
+@given(LENGTHS, st.integers(0, 2**16), PREPROCESS)
+def test_batch_invariance_of_a_padded_batch(
+    encoder: Encoder, lengths: list[int], seed: int, preprocess: Preprocess
+) -> None:
+    """What a GPU does, and extraction. States reach 40, logits 6."""
     clips = [noise(length, seed + index) for index, length in enumerate(lengths)]
-    together = encoder(clips, reduce=frames_kept)
+    together = encoder(clips, preprocess=preprocess, together=True)
     for row, clip in enumerate(clips):
-        alone = encoder(clip)
+        alone = encoder(clip, preprocess=preprocess)
         frames = int(alone.frame_lengths[0])
         for found, expected in [
-            (together.layers[:, row, :frames], alone.layers[:, 0]),
+            (together.layers[:, row, :frames], alone.layers[:, 0, :frames]),
             (together.logits[row], alone.logits[0]),
         ]:
             largest = max(1.0, float(expected.abs().max()))
             assert float((found - expected).abs().max()) / largest <= 1e-5
+
+
+def test_together_runs_once_and_apart_runs_for_each(encoder: Encoder) -> None:
+    """On a CPU in float32 clips run one by one, unless told otherwise."""
+    batches: list[int] = []
+    hook = encoder.model.hubert.register_forward_pre_hook(
+        lambda _, inputs: batches.append(len(inputs[0]))
+    )
+    try:
+        for together in (None, False, True):
+            encoder([noise(800), noise(900)], layers=0, logits=False, together=together)
+    finally:
+        hook.remove()
+    assert batches == [1, 1, 1, 1, 2]
+
+
+def test_visiting_gives_what_a_call_gives(encoder: Encoder) -> None:
+    clips = [noise(8_000), noise(5_000, 1)]
+    seen: dict[int, torch.Tensor] = {}
+    logits = encoder.visit(clips, seen.__setitem__, layers=[7, 0], preprocess="masked")
+    whole = encoder(clips, layers=[0, 7], preprocess="masked", together=True)
+    assert list(seen) == [0, 7]
+    assert torch.equal(torch.stack([seen[0], seen[7]]), whole.layers)
+    assert torch.equal(logits, whole.logits)
 
 
 def test_every_door_gives_the_same(encoder: Encoder) -> None:
@@ -222,7 +250,7 @@ def test_wrong_use_is_named(encoder: Encoder) -> None:
     with pytest.raises(UsageError, match="preprocess is 'cards'"):
         encoder(noise(1_000), preprocess="cards")
     with pytest.raises(UsageError, match="truncate=True"):
-        encoder(noise(1_000), truncate=True)
+        encoder(noise(1_000), preprocess="masked", truncate=True)
     with pytest.raises(UsageError, match="no probabilities"):
         _ = encoder(noise(1_000), logits=False).probabilities
     with pytest.raises(UsageError, match="precision is 'int8'"):

@@ -77,7 +77,8 @@ def test_recordings_that_cannot_be_read_are_not_passed_over(corpus: Path) -> Non
     (corpus / "audio" / "phone.m4a").write_bytes(b"\0\0\0 ftypM4A ")
     (corpus / "audio" / "gone.wav").symlink_to("nowhere.wav")
     plan = plan_clips(corpus / "audio")
-    assert kinds(plan) == {"phone.m4a": "unreadable", "gone.wav": "missing"}
+    # Cut off for who looks into its boxes; another word would do, but not silence.
+    assert kinds(plan) == {"phone.m4a": "truncated", "gone.wav": "missing"}
     assert len(plan.clips) == 2
 
 

@@ -30,6 +30,7 @@ ARGUMENT = re.compile(r"(?<![\w.-])([a-z_]+)=(?![=\s\d])")
 EXTRA = re.compile(r"exhubert-features\[(\w+)\]")
 
 OF_TORCH = {"state_dict"}
+OTHER_PROGRAM = re.compile(r"\bhf \w+[^`\n]*")  # the Hub's own command line
 
 
 class Text(NamedTuple):
@@ -112,7 +113,7 @@ def unknown_flags(text: Text) -> list[str]:
         return ""
 
     wrong: list[str] = []
-    rest = COMMAND_LINE.sub(own, text.words)
+    rest = OTHER_PROGRAM.sub("", COMMAND_LINE.sub(own, text.words))
     command = text.source.path.stem if text.source.unit == "cli" else ""
     known = flags().get(command) or set().union(*flags().values())
     return wrong + [flag for flag in FLAG.findall(rest) if flag not in known]
@@ -153,6 +154,8 @@ def test_all_that_messages_name_exists() -> None:
     ("words", "wrong"),
     [
         ("Run `exhubert verify --repair` on it, or use --device cpu", []),
+        ("Run `hf download ID --local-dir DIR`, then --device cpu", []),
+        ("Run `hf download ID`, then --local-dir DIR", ["--local-dir"]),
         ("exhubert verity STORE", ["verity"]),
         (
             "exhubert verify STORE --repair\nexhubert export STORE --layer 1 --repair",

@@ -131,7 +131,13 @@ def test_layer_selection_equals_all_layers(
 ) -> None:
     waveforms = torch.tensor(golden["a_input"])
     everything = model(waveforms).hidden_states
-    for layers, ids in [(None, range(49)), (2, (47, 48)), ([0, 7, -1], (0, 7, 48)), ([12], (12,))]:
+    for layers, ids in [
+        (None, range(49)),
+        (2, (2,)),
+        (-1, (48,)),
+        ([0, 7, -1], (0, 7, 48)),
+        ([12], (12,)),
+    ]:
         output = model(waveforms, layers=layers)
         assert output.layer_ids == tuple(ids)
         for index, hidden in zip(output.layer_ids, output.hidden_states, strict=True):
@@ -141,7 +147,7 @@ def test_layer_selection_equals_all_layers(
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("layers", "logits", "runs"),
-    [([5], False, 5), ([5], True, 48), (1, False, 48), ([0], False, 0)],
+    [([5], False, 5), ([5], True, 48), (-1, False, 48), ([0], False, 0), (5, False, 5)],
 )
 def test_deeper_layers_do_not_run(
     model: ExHuBERTNetwork, golden: dict[str, np.ndarray], layers: object, logits: bool, runs: int
@@ -161,7 +167,7 @@ def test_deeper_layers_do_not_run(
 
 
 @pytest.mark.parametrize(
-    "layers", [[49], [-50], [], [1, 1], 0, 50, True, [True], "all", [1.5], 1.5]
+    "layers", [[49], [-50], [], [1, 1], 49, -50, True, [True], "all", [1.5], 1.5]
 )
 def test_impossible_layers(model: ExHuBERTNetwork, layers: object) -> None:
     with pytest.raises(UsageError, match="layers is"):
@@ -169,13 +175,19 @@ def test_impossible_layers(model: ExHuBERTNetwork, layers: object) -> None:
 
 
 @torch.no_grad()
-def test_reduce_replaces_the_states(model: ExHuBERTNetwork, golden: dict[str, np.ndarray]) -> None:
+def test_states_are_handed_over_with_their_layer(
+    model: ExHuBERTNetwork, golden: dict[str, np.ndarray]
+) -> None:
+    """Whatever the order in which they are asked for, they come from the bottom up."""
     waveforms = torch.tensor(golden["a_input"])
-    reduced = model(waveforms, layers=[3, 48], reduce=lambda hidden, frames: hidden.sum(1))
+    seen: list[tuple[int, torch.Tensor]] = []
+    output = model(waveforms, layers=[48, 3], on_state=lambda *state: seen.append(state))
     whole = model(waveforms, layers=[3, 48])
-    for small, large in zip(reduced.hidden_states, whole.hidden_states, strict=True):
-        assert torch.equal(small, large.sum(1))
-    assert torch.equal(reduced.logits, whole.logits)
+    assert [layer for layer, _ in seen] == [3, 48]
+    for (_, handed), kept in zip(seen, whole.hidden_states, strict=True):
+        assert torch.equal(handed, kept)
+    assert output.hidden_states == ()
+    assert torch.equal(output.logits, whole.logits)
 
 
 @torch.no_grad()

@@ -189,7 +189,7 @@ def test_recipes_freeze_the_convolutions_by_their_own_call(source: str) -> None:
         {"layers": [1]},
         {"output_all_hiddens": True, "apply_spec_augment": True},
         {"output_logits": True, "freeze_original": True, "freeze_feature_extractor": True},
-        {"output_logits": True, "labels": ["calm", "tense"], "layers": [2]},
+        {"output_logits": True, "classes": ["calm", "tense"], "layers": [2]},
     ],
 )
 def test_every_trainable_weight_gets_a_gradient(small: str, options: dict[str, Any]) -> None:

@@ -41,10 +41,10 @@ class Overhead:
 
 def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhead:
     """Measure with the default spec: the mean of every layer, and logits."""
-    files = write_clips(folder / "audio", clips)
+    files = _write_clips(folder / "audio", clips)
     waves = [read_audio(str(file)) for file in files]
     size = usual_size(encoder.device, ExtractionSpec().window)
-    encode(encoder, waves[:size], size)  # the first pass allocates
+    _encode(encoder, waves[:size], size)  # the first pass allocates
     bare: list[tuple[float, float]] = []
     whole: list[tuple[float, float]] = []
     memory = peak_memory()
@@ -52,11 +52,11 @@ def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhe
     for number in range(rounds):
         part = slice(number, None, rounds)
         turns = [
-            (bare, partial(encode, encoder, waves[part], size)),
-            (whole, partial(store_features, folder / f"store{number}", files[part], encoder)),
+            (bare, partial(_encode, encoder, waves[part], size)),
+            (whole, partial(_store_features, folder / f"store{number}", files[part], encoder)),
         ]
         for readings, action in turns if number % 2 else turns[::-1]:
-            readings.append(clock(action))
+            readings.append(_clock(action))
     alone, together = np.array(bare), np.array(whole)  # (rounds, 2): wall, cpu
     wall, cpu = np.median(together / alone - 1, axis=0)
     return Overhead(
@@ -70,14 +70,14 @@ def bench_extract(folder: Path, encoder: Encoder, *, clips: int = 200) -> Overhe
     )
 
 
-def clock(action: Callable[[], object]) -> tuple[float, float]:
+def _clock(action: Callable[[], object]) -> tuple[float, float]:
     """Wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     action()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def write_clips(folder: Path, count: int) -> list[Path]:
+def _write_clips(folder: Path, count: int) -> list[Path]:
     """Clips of 1 to 3 s: half wav at 16 kHz, half stereo flac at 44.1 kHz."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
@@ -90,12 +90,12 @@ def write_clips(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def encode(encoder: Encoder, waves: Sequence[np.ndarray], size: int) -> None:
+def _encode(encoder: Encoder, waves: Sequence[np.ndarray], size: int) -> None:
     """The work that no extraction can do without."""
     for first in range(0, len(waves), size):
         encoder(list(waves[first : first + size]), layers=[0], together=True)
 
 
-def store_features(path: Path, files: Sequence[Path], encoder: Encoder) -> None:
+def _store_features(path: Path, files: Sequence[Path], encoder: Encoder) -> None:
     """All that ``exhubert extract`` does once the model is loaded."""
     encoder.extract(files).write(path)

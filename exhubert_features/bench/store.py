@@ -52,7 +52,7 @@ class LargeStore:
     lookups_per_second: float
 
 
-def model_fingerprint(width: int, spec: ExtractionSpec) -> Fingerprint:
+def _model_fingerprint(width: int, spec: ExtractionSpec) -> Fingerprint:
     """Fingerprint of an imaginary model as deep as the released one."""
     model = ModelIdentity(
         weights_sha256="0" * 64,
@@ -65,7 +65,7 @@ def model_fingerprint(width: int, spec: ExtractionSpec) -> Fingerprint:
     return Fingerprint(model=model, spec=spec)
 
 
-def synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeatures]:
+def _synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeatures]:
     """Rows that differ, made faster than any store can take them."""
     noise = np.random.default_rng(0).normal(size=layers * width + count).astype(np.float16)
     logits = np.zeros(len(CLASSES), np.float32)
@@ -86,13 +86,13 @@ def synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeatures
 
 def bench_store(folder: Path, clips: int) -> Figures:
     """This package's store, every shard synced to the disk."""
-    rows = synthetic_rows(clips, WIDTH, LAYERS)
-    data = model_fingerprint(WIDTH, ExtractionSpec())
-    seconds, store = timed(lambda: FeatureStore.write(folder / "store", rows, fingerprint=data))
-    order = shuffled(store.ids)
-    reading, _ = timed(lambda: read_each(store.__getitem__, order))
-    layer, _ = timed(lambda: store.matrix(layer=ONE_LAYER))
-    return figures("exhubert store", clips, seconds, reading, layer, folder / "store")
+    rows = _synthetic_rows(clips, WIDTH, LAYERS)
+    data = _model_fingerprint(WIDTH, ExtractionSpec())
+    seconds, store = _timed(lambda: FeatureStore.write(folder / "store", rows, fingerprint=data))
+    order = _shuffled(store.ids)
+    reading, _ = _timed(lambda: _read_each(store.__getitem__, order))
+    layer, _ = _timed(lambda: store.matrix(layer=ONE_LAYER))
+    return _figures("this store", clips, seconds, reading, layer, folder / "store")
 
 
 def bench_datasets(folder: Path, clips: int) -> Figures:
@@ -101,16 +101,16 @@ def bench_datasets(folder: Path, clips: int) -> Figures:
 
     def write() -> None:
         with h5py.File(path, "w") as file:
-            for row in synthetic_rows(clips, WIDTH, LAYERS):
+            for row in _synthetic_rows(clips, WIDTH, LAYERS):
                 file.create_dataset(row.id, data=row.pooled)
-        sync(path)
+        _sync(path)
 
-    seconds, _ = timed(write)
-    ids = [row.id for row in synthetic_rows(clips, WIDTH, LAYERS)]
+    seconds, _ = _timed(write)
+    ids = [row.id for row in _synthetic_rows(clips, WIDTH, LAYERS)]
     with h5py.File(path, "r") as file:
-        reading, _ = timed(lambda: read_each(lambda name: file[name][:], shuffled(ids)))
-        layer, _ = timed(lambda: np.stack([file[name][ONE_LAYER, 0] for name in ids]))
-    return figures("h5py, dataset per clip", clips, seconds, reading, layer, path)
+        reading, _ = _timed(lambda: _read_each(lambda name: file[name][:], _shuffled(ids)))
+        layer, _ = _timed(lambda: np.stack([file[name][ONE_LAYER, 0] for name in ids]))
+    return _figures("h5py, dataset per clip", clips, seconds, reading, layer, path)
 
 
 def bench_speechbrain(folder: Path, clips: int) -> Figures | None:
@@ -119,7 +119,7 @@ def bench_speechbrain(folder: Path, clips: int) -> Figures | None:
         from speechbrain.integrations.hdf5.cached_item import CachedHDF5DynamicItem
     except ImportError:
         return None
-    rows = {row.id: row.pooled for row in synthetic_rows(clips, WIDTH, LAYERS)}
+    rows = {row.id: row.pooled for row in _synthetic_rows(clips, WIDTH, LAYERS)}
     item = CachedHDF5DynamicItem(
         folder / "speechbrain", takes=["id"], func=rows.__getitem__, provides=["feats"]
     )
@@ -128,26 +128,28 @@ def bench_speechbrain(folder: Path, clips: int) -> Figures | None:
         for name in rows:
             item(name)
         item.change_file_mode("r")
-        sync(item.hdf5_path)
+        _sync(item.hdf5_path)
 
-    seconds, _ = timed(write)
-    reading, _ = timed(lambda: read_each(item, shuffled(list(rows))))
-    layer, _ = timed(lambda: np.stack([item(name)[ONE_LAYER, 0] for name in rows]))
+    seconds, _ = _timed(write)
+    reading, _ = _timed(lambda: _read_each(item, _shuffled(list(rows))))
+    layer, _ = _timed(lambda: np.stack([item(name)[ONE_LAYER, 0] for name in rows]))
     item.hdf5file.close()
-    return figures("SpeechBrain HDF5 cache", clips, seconds, reading, layer, folder / "speechbrain")
+    return _figures(
+        "SpeechBrain HDF5 cache", clips, seconds, reading, layer, folder / "speechbrain"
+    )
 
 
 def bench_large(folder: Path, clips: int) -> LargeStore:
     """Open a store of many clips, and look clips up at random."""
     spec = ExtractionSpec(layers=(ONE_LAYER,))
-    rows = synthetic_rows(clips, SMALL_WIDTH, 1)
-    data = model_fingerprint(SMALL_WIDTH, spec)
+    rows = _synthetic_rows(clips, SMALL_WIDTH, 1)
+    data = _model_fingerprint(SMALL_WIDTH, spec)
     FeatureStore.write(folder / "large", rows, fingerprint=data)
-    opening, store = timed(lambda: FeatureStore(folder / "large"))
+    opening, store = _timed(lambda: FeatureStore(folder / "large"))
     some = f"speaker_{(clips // 2) % 97:02d}/clip_{clips // 2:07d}"
-    first, _ = timed(lambda: store[some])
-    order = shuffled(store.ids)[:20_000]
-    lookups, _ = timed(lambda: read_each(store.__getitem__, order))
+    first, _ = _timed(lambda: store[some])
+    order = _shuffled(store.ids)[:20_000]
+    lookups, _ = _timed(lambda: _read_each(store.__getitem__, order))
     return LargeStore(
         clips=clips,
         shards=store.shard_count,
@@ -163,31 +165,31 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def timed(action: Callable[[], Result]) -> tuple[float, Result]:
+def _timed(action: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds and result."""
     start = time.perf_counter()
     result = action()
     return time.perf_counter() - start, result
 
 
-def read_each(read: Callable[[str], object], names: list[str]) -> None:
+def _read_each(read: Callable[[str], object], names: list[str]) -> None:
     """Read clip by clip, keeping none."""
     for name in names:
         read(name)
 
 
-def shuffled(names: list[str]) -> list[str]:
+def _shuffled(names: list[str]) -> list[str]:
     """The names in a random order that is always the same."""
     return random.Random(0).sample(names, len(names))
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Wait until a file's bytes are on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def figures(
+def _figures(
     name: str, clips: int, writing: float, reading: float, layer: float, path: Path
 ) -> Figures:
     """Figures out of seconds and of what lies on the disk."""

@@ -54,14 +54,14 @@ def expand(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     try:
-        extended = expand_model(model, classes=classes, seed=seed)
+        extended = _expand_model(model, classes=classes, seed=seed)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.source} cannot be block-extended: {error}") from error
     save_checkpoint(extended, destination)
     return extended.config
 
 
-def expand_model(
+def _expand_model(
     model: ExHuBERTNetwork, *, classes: Sequence[str] | None = None, seed: int = 0
 ) -> ExHuBERTNetwork:
     """A model with every layer of ``model`` twice, which gives back the same hidden states.

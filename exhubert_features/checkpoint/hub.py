@@ -25,14 +25,14 @@ _WEIGHTS = (
 )
 
 
-class Absent(NamedTuple):
+class _Absent(NamedTuple):
     """Why a file is not there, and what to do about it if anything special."""
 
     reason: str
     remedy: str = ""
 
 
-Fetch = Callable[[str], "Path | Absent"]  # from a file name to that file here
+Fetch = Callable[[str], "Path | _Absent"]  # from a file name to that file here
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ def find_checkpoint(
 
 def _assemble(source: str, revision: str | None, fetch: Fetch) -> Checkpoint:
     config = _demand(source, _CONFIG, fetch)
-    found: Path | Absent = Absent("")
+    found: Path | _Absent = _Absent("")
     for name in _WEIGHTS:
         found = fetch(name)
         if isinstance(found, Path):
             break
-    if isinstance(found, Absent):
+    if isinstance(found, _Absent):
         raise CheckpointError(
             f"{source} has no weights: {found.reason}",
             expected=f"one of {', '.join(_WEIGHTS)}",
@@ -112,7 +112,7 @@ def _assemble(source: str, revision: str | None, fetch: Fetch) -> Checkpoint:
 
 def _demand(source: str, name: str, fetch: Fetch) -> Path:
     found = fetch(name)
-    if isinstance(found, Absent):
+    if isinstance(found, _Absent):
         raise CheckpointError(
             f"{source} has no {name}: {found.reason}",
             expected="config.json beside whole weights",
@@ -123,7 +123,7 @@ def _demand(source: str, name: str, fetch: Fetch) -> Path:
 
 def _shard_names(index: Path) -> list[str]:
     """The files a sharded checkpoint's index names; plain names only, so none lies outside."""
-    content = read_json(index)
+    content = read_json_object(index)
     shards = content.get("weight_map")
     names = sorted(set(shards.values())) if isinstance(shards, dict) else []
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
@@ -135,7 +135,7 @@ def _shard_names(index: Path) -> list[str]:
     return names
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json_object(file: Path) -> dict[str, Any]:
     """One JSON object out of a file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -149,9 +149,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _local(folder: Path) -> Fetch:
-    def fetch(name: str) -> Path | Absent:
+    def fetch(name: str) -> Path | _Absent:
         file = folder / name
-        return file if file.is_file() else Absent(f"no such file in {folder}")
+        return file if file.is_file() else _Absent(f"no such file in {folder}")
 
     return fetch
 
@@ -170,7 +170,7 @@ class _Hub:
         self._reached = False
         self._silence = "is not to be used" if local_files_only else ""
 
-    def fetch(self, name: str, revision: str | None) -> Path | Absent:
+    def fetch(self, name: str, revision: str | None) -> Path | _Absent:
         """Find a file in the cache or download it, at a commit, tag or branch."""
         # Its import takes as long as loading a small checkpoint, and folders do not need it.
         from huggingface_hub import errors
@@ -184,7 +184,7 @@ class _Hub:
         if not self._silence:
             self._ask(name, revision)
         if self._silence:
-            return cached or Absent(
+            return cached or _Absent(
                 f"there is no folder of this name here, the file is not in the local cache, and "
                 f"the Hub {self._silence}",
                 remedy=f"Check the name; or run `{self._command(revision)}` where the Hub can be "
@@ -196,7 +196,9 @@ class _Hub:
             except errors.LocalEntryNotFoundError:  # a kind of the next, but the connection broke
                 raise
             except errors.EntryNotFoundError:
-                return Absent(f"it is not in the Hub's repository at revision {revision or 'main'}")
+                return _Absent(
+                    f"it is not in the Hub's repository at revision {revision or 'main'}"
+                )
 
     def _download(self, name: str, revision: str | None, *, local_files_only: bool) -> Path:
         from huggingface_hub import hf_hub_download
@@ -226,7 +228,7 @@ class _Hub:
                     self._silence = f"is out of order (status {response.status_code})"
                 elif not isinstance(error, errors.EntryNotFoundError):
                     raise
-            except (errors.HTTPError, OSError) as error:
+            except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
                 cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__
                 self._silence = f"cannot be reached ({cause})"
         self._reached = not self._silence
@@ -259,7 +261,7 @@ class _Hub:
             ) from error
         # HTTPError is the HTTP library's own root; large files may come through another client,
         # which raises RuntimeError.
-        except (errors.HTTPError, OSError, RuntimeError) as error:
+        except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
             raise CheckpointError(
                 f"the download of {name} from {repository} failed ({error})",
                 remedy="Run the same command again: it resumes",

@@ -16,7 +16,7 @@ from ..model import ExHuBERTNetwork
 from ..model.config import ExHuBERTConfig
 from ..spec import CLASSES
 from .blank import blank_model
-from .hub import Checkpoint, find_checkpoint, read_json
+from .hub import Checkpoint, find_checkpoint, read_json_object
 from .weights import check_values, files_sha256, read_weights
 
 _ARCHITECTURES = ("hubert", "exhubert")
@@ -105,7 +105,7 @@ def _derive_config(
     checkpoint: Checkpoint, state: dict[str, Tensor], classes: Sequence[str] | None
 ) -> ExHuBERTConfig:
     file = checkpoint.config_file
-    data = read_json(file)
+    data = read_json_object(file)
     _check_config(data, file)
     gated = any(_GATE in key for key in state)
     rows = state.get("classifier.weight", torch.empty(0))

@@ -42,13 +42,13 @@ def save_checkpoint(
     stored = next(iter(state.values())).dtype
     with _whole_folder(Path(destination)) as folder:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        _write_json(folder / "preprocessor_config.json", preprocessor_config(model.config))
-        _write_json(folder / "config.json", hub_config(model.config, stored))
+        _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.config))
+        _write_json(folder / "config.json", _hub_config(model.config, stored))
         # safetensors makes a file that only its owner can read; a shared folder needs more.
         shutil.copymode(folder / "config.json", folder / "model.safetensors")
 
 
-def hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def _hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """The content of ``config.json``: ``exhubert``, or transformers' own ``hubert``."""
     plain = "HubertForSequenceClassification" if config.classes else "HubertModel"
     content = {
@@ -67,7 +67,7 @@ def _named_classes(classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def preprocessor_config(config: ExHuBERTConfig) -> dict[str, Any]:
+def _preprocessor_config(config: ExHuBERTConfig) -> dict[str, Any]:
     """The content of ``preprocessor_config.json``."""
     common = {
         "feature_size": 1,
@@ -160,7 +160,7 @@ def _release_config(config: ExHuBERTConfig) -> dict[str, Any]:
     generic = [f"LABEL_{index}" for index in range(len(config.classes))]
     names = generic if config.classes == CLASSES else list(config.classes)
     return {
-        **hub_config(config),
+        **_hub_config(config),
         "model_type": "hubert",
         "architectures": ["ExHuBERT"],
         "auto_map": {"AutoModelForAudioClassification": "ExHuBERT_model.ExHuBERT"},

@@ -43,7 +43,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files:
         for key, tensor in _read_file(file).items():
-            name = release_key(key)
+            name = _release_key(key)
             if name in state:
                 raise CheckpointError(
                     f"{file} holds {key}, which was there already",
@@ -54,7 +54,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     return state
 
 
-def release_key(key: str) -> str:
+def _release_key(key: str) -> str:
     """A key as the released checkpoint spells it.
 
     Newer torch writes the weight norm of the positional convolution as a parametrization; a

@@ -49,26 +49,30 @@ EXTRACT = (
 
 def run(options: argparse.Namespace) -> int:
     """Run one benchmark."""
-    return {"store": run_store, "extract": run_extract}[options.action](options)
+    return {"store": _run_store, "extract": _run_extract}[options.action](options)
 
 
-def run_store(options: argparse.Namespace) -> int:
+def _run_store(options: argparse.Namespace) -> int:
     """Measure the store."""
     import json
     import tempfile
     from dataclasses import asdict
 
-    from ..bench import store as bench
+    from ..bench.store import (
+        bench_datasets,
+        bench_large,
+        bench_speechbrain,
+        bench_store,
+        peak_memory,
+    )
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        before = bench.peak_memory()
-        ours = bench.bench_store(folder, options.clips)
-        grown = bench.peak_memory() - before
-        others = [
-            run(folder, options.clips) for run in (bench.bench_datasets, bench.bench_speechbrain)
-        ]
-        large = bench.bench_large(folder, options.large)
+        before = peak_memory()
+        ours = bench_store(folder, options.clips)
+        grown = peak_memory() - before
+        others = [run(folder, options.clips) for run in (bench_datasets, bench_speechbrain)]
+        large = bench_large(folder, options.large)
     rows = [row for row in (ours, *others) if row]
     if options.json:
         data = {"ways": [asdict(row) for row in rows], "large": asdict(large), "memory": grown}
@@ -90,7 +94,7 @@ def run_store(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_extract(options: argparse.Namespace) -> int:
+def _run_extract(options: argparse.Namespace) -> int:
     """Measure extraction."""
     import json
     import tempfile

@@ -48,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
     folder: Path = options.output
     claim(folder)
     print(f"{HONESTLY}\n")
-    prepare(folder)
+    make_inputs(folder)
     for command in steps(folder):
-        code = run_command(command)
+        code = _run_command(command)
         if code:
             return code
-    summarise(folder, time.monotonic() - started)
+    _summarise(folder, time.monotonic() - started)
     return 0
 
 
@@ -82,7 +82,7 @@ def claim(folder: Path) -> None:
     note.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def prepare(folder: Path) -> None:
+def make_inputs(folder: Path) -> None:
     """Make what a user would bring along: a checkpoint, and audio with a manifest."""
     from ..checkpoint import write_random_checkpoint
     from ..synthetic import EMOTIONS, write_corpus
@@ -111,7 +111,7 @@ def steps(folder: Path) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def run_command(command: list[str]) -> int:
+def _run_command(command: list[str]) -> int:
     """Run ``exhubert`` as from a shell, so that each report names the command that made it."""
     print(f"\n$ exhubert {shlex.join(command)}", flush=True)
     # In a model as tiny as this, threads wait for each other longer than they work.
@@ -120,7 +120,7 @@ def run_command(command: list[str]) -> int:
     return subprocess.run(program, env=environment).returncode
 
 
-def summarise(folder: Path, seconds: float) -> None:
+def _summarise(folder: Path, seconds: float) -> None:
     """The result, where everything is, and how to go on."""
     result = json.loads((folder / "head/report.json").read_text(encoding="utf-8"))
     low, high = result["uar_interval"]

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
     from ..extraction import plan_clips
 
-    settings = read_settings(options)  # wrong usage shows before audio is read, and audio that
+    settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
     plan = plan_clips(  # is not there before the model is loaded
         options.input,
         channel=options.channel,
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         workers=options.workers,
     )
-    show_plan(extraction, extraction.outstanding(options.output), options.output)
+    _show_plan(extraction, extraction.outstanding(options.output), options.output)
     if options.dry_run:
         return 0
     with Interrupt() as interrupt:
@@ -105,11 +105,11 @@ def run(options: argparse.Namespace) -> int:
                 on_progress=interrupt.check,
             )
         except KeyboardInterrupt:
-            return stopped(options.output)
-    return summarise(store, extraction)
+            return _stopped(options.output)
+    return _summarise(store, extraction)
 
 
-def read_settings(options: argparse.Namespace) -> dict[str, Any]:
+def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the options ask for, as :meth:`Encoder.extract` takes it; refused if it cannot be."""
     settings: dict[str, Any] = {
         "pools": tuple(name.strip() for name in options.pools.split(",")),
@@ -125,7 +125,7 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
 
 
-def show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
+def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
     """Say what will happen; refuse what the disk cannot hold."""
     from ..errors import StoreError
     from ..store import estimate_bytes
@@ -136,7 +136,7 @@ def show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Pa
     source, revision = (extraction.provenance[name] for name in ("source", "revision"))
     model = f"{source}@{revision[:8]}" if revision else source
     print(
-        f"Plan: {count(len(missing), 'clip')}, {duration(seconds_of(missing))} of audio -> "
+        f"Plan: {count(len(missing), 'clip')}, {duration(_seconds_of(missing))} of audio -> "
         f"{size(needed)} in {output} ({size(free)} free); "
         f"{model}, {extraction.encoder.precision} on {extraction.encoder.device}."
     )
@@ -156,12 +156,12 @@ def show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Pa
         )
 
 
-def seconds_of(clips: Iterable[PlannedClip]) -> float:
+def _seconds_of(clips: Iterable[PlannedClip]) -> float:
     """Audio in clips."""
     return sum(clip.samples for clip in clips) / SAMPLE_RATE
 
 
-def stopped(output: Path) -> int:
+def _stopped(output: Path) -> int:
     """After Ctrl-C: what is safe, and how to go on."""
     from ..store import FeatureStore
 
@@ -174,7 +174,7 @@ def stopped(output: Path) -> int:
     return 130
 
 
-def summarise(store: FeatureStore, extraction: Extraction) -> int:
+def _summarise(store: FeatureStore, extraction: Extraction) -> int:
     """Say what is in the store now and what failed; 3 when anything of this run did."""
     names = {clip.id for clip in extraction.clips} | {clip.id for clip in extraction.rejected}
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
@@ -186,12 +186,12 @@ def summarise(store: FeatureStore, extraction: Extraction) -> int:
     if not failures:
         return 0
     print(f"Failed: {len(failures):,} of {count(len(names), 'clip')}", file=sys.stderr)
-    show_failures(failures)
+    _show_failures(failures)
     print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
     return 3
 
 
-def show_failures(failures: Sequence[ClipFailure]) -> None:
+def _show_failures(failures: Sequence[ClipFailure]) -> None:
     """The first few of each kind, on stderr."""
     kinds: dict[str, list[ClipFailure]] = defaultdict(list)
     for failure in failures:

@@ -61,11 +61,11 @@ def run(options: argparse.Namespace) -> int:
     }
     head = load_head(options.head) if options.head else None
     prediction_spec(head, **how)  # wrong usage shows before any work is done
-    check_output(options.output, force=options.force)
+    _check_output(options.output, force=options.force)
     plan = plan_clips(
         options.audio, channel=options.channel, data_root=options.data_root, workers=options.workers
     )
-    check_plot(options.plot, plan)
+    _check_plot(options.plot, plan)
     if options.precision is None:
         options.precision = head.fingerprint.model.precision if head else "float32"
     encoder = chosen_encoder(options)
@@ -84,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
         windows=prediction_spec(head, **how).segments,
     )
     if options.plot and predicted.rows:
-        draw(predicted, plan, options)
+        _draw(predicted, plan, options)
     if options.output:
-        write(predicted, options.output, force=options.force)
+        _write(predicted, options.output, force=options.force)
     if options.format or not options.output:
         print(predicted.text(options.format or "table"), end="")
     failed = table["error"].dropna()
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     return 3 if len(failed) else 0
 
 
-def check_output(path: Path | None, *, force: bool) -> None:
+def _check_output(path: Path | None, *, force: bool) -> None:
     """Refuse, before the work is done, a file that could not be written after it."""
     from ..errors import MissingDependency, UsageError
 
@@ -113,7 +113,7 @@ def check_output(path: Path | None, *, force: bool) -> None:
         )
 
 
-def check_plot(path: Path | None, plan: Plan) -> None:
+def _check_plot(path: Path | None, plan: Plan) -> None:
     """Refuse, before the work is done, what could not be drawn after it."""
     from ..errors import UsageError
     from ..report.timeline import SUFFIXES
@@ -128,7 +128,7 @@ def check_plot(path: Path | None, plan: Plan) -> None:
         raise UsageError(f"--plot {path}: its folder does not exist", remedy="Make the folder")
 
 
-def write(predicted: Predicted, path: Path, *, force: bool) -> None:
+def _write(predicted: Predicted, path: Path, *, force: bool) -> None:
     """Write the file, whole or not at all."""
     from ..errors import UsageError
     from ..files import publish
@@ -139,7 +139,7 @@ def write(predicted: Predicted, path: Path, *, force: bool) -> None:
     print(f"{path}: {count(len(predicted.rows), 'prediction')}, {failed} failed", file=sys.stderr)
 
 
-def draw(predicted: Predicted, plan: Plan, options: argparse.Namespace) -> None:
+def _draw(predicted: Predicted, plan: Plan, options: argparse.Namespace) -> None:
     """Draw the recording and what was heard in it."""
     from ..audio import read_audio
     from ..report.timeline import draw_timeline

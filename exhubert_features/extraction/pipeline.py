@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
 from .assembly import ClipAssembly
 from .batching import Batches
-from .dataframe import clip_index
+from .dataframe import clip_table
 from .decoding import Decoded, decode_ahead, load_clip
 from .planning import Plan, failure, worker_count
 from .progress import Progress
@@ -133,12 +133,11 @@ class Extraction:
 
         Returns
         -------
-        A row for each clip (or window, with segments), in the order of the source, on
-        audformat's index (file, start, end): ``id``, ``error`` (None, or why a clip failed:
-        its features are NaN) and ``feature_0``, ``feature_1``, ... (D of them, float32).
+        pandas.DataFrame
+            A row for each clip (or window, with segments), in the order of the source, on
+            audformat's index (file, start, end): ``id``, ``error`` (None, or why a clip failed:
+            its features are NaN) and ``feature_0``, ``feature_1``, ... (D of them, float32).
         """
-        import pandas as pd
-
         layers, pools = self.spec.layers or (), self.spec.pools
         chosen = layers[-1] if layer is None else resolve_layers(layer, self.encoder.num_states)[0]
         if chosen not in layers or pool not in (None, *pools):
@@ -149,16 +148,16 @@ class Extraction:
         narrowed = self._narrowed(chosen, pool or pools[0])
         rows = list(narrowed.iterate(progress=progress))
         self.failures = narrowed.failures
-        missing = np.full(self.encoder.hidden_size, np.nan, np.float32)
+        width = self.encoder.hidden_size
+        missing = np.full(width, np.nan, np.float32)
         vectors = [missing if isinstance(row, ClipFailure) else row.pooled[0, 0] for row in rows]
-        frame = pd.DataFrame(
-            np.stack(vectors) if vectors else np.empty((0, len(missing)), np.float32),
-            index=clip_index(rows),
-            columns=[f"feature_{number}" for number in range(len(missing))],
-        )
-        frame.insert(0, "error", [getattr(row, "reason", None) for row in rows])
-        frame.insert(0, "id", [row.id for row in rows])
-        return frame
+        features = np.array(vectors, np.float32).reshape(len(rows), width)
+        columns: dict[str, Any] = {
+            "id": [row.id for row in rows],
+            "error": [getattr(row, "reason", None) for row in rows],
+        }
+        columns |= {f"feature_{number}": features[:, number] for number in range(width)}
+        return clip_table(rows, columns)
 
     def iterate(self, *, progress: bool = False) -> Iterator[ClipFeatures | ClipFailure]:
         """Iterate over the rows, showing on stderr how far it is if wanted."""

@@ -67,7 +67,7 @@ def plan_windows(
     -------
     The windows in order; at least one.
     """
-    bounds = window_bounds(samples, *window_samples(spec))
+    bounds = window_bounds(samples, *_window_samples(spec))
     frames = frame_count(bounds[0][1] - bounds[0][0])
     if spec.segments:
         return tuple(Window(start, stop, 0, frames) for start, stop in bounds)
@@ -91,12 +91,12 @@ def expected_size(
     """Rows that a clip will become, and the most frames these will have, without planning it."""
     if not spec.segments:
         return 1, frame_count(samples)
-    window, hop = window_samples(spec)
+    window, hop = _window_samples(spec)
     rows = window_count(samples, window, hop)
     return rows, rows * frame_count(min(samples, window))
 
 
-def window_samples(spec: ExtractionSpec) -> tuple[int, int]:
+def _window_samples(spec: ExtractionSpec) -> tuple[int, int]:
     """Window and hop in samples."""
     return round(spec.window * SAMPLE_RATE), round(spec.hop * SAMPLE_RATE)
 

@@ -19,14 +19,14 @@ def frame_mask(frames: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=frames.device) < frames.unsqueeze(1)
 
 
-class ChannelNorm(nn.LayerNorm):
+class _ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of (B, C, T)."""
 
     def forward(self, hidden: Tensor, frames: Tensor | None = None) -> Tensor:
         return super().forward(hidden.transpose(1, 2)).transpose(1, 2)
 
 
-class TimeNorm(nn.GroupNorm):
+class _TimeNorm(nn.GroupNorm):
     """Norm of each channel over time, (B, C, T), counting only each clip's own frames."""
 
     def forward(self, hidden: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -42,7 +42,7 @@ class TimeNorm(nn.GroupNorm):
         return scaled.to(hidden.dtype)
 
 
-class ConvolutionLayer(nn.Module):
+class _ConvolutionLayer(nn.Module):
     """Strided convolution, norm (in base models only in the first layer), GELU."""
 
     def __init__(self, config: ExHuBERTConfig, index: int) -> None:
@@ -55,11 +55,11 @@ class ConvolutionLayer(nn.Module):
             config.conv_stride[index],
             bias=config.conv_bias,
         )
-        self.layer_norm: ChannelNorm | TimeNorm | None = None
+        self.layer_norm: _ChannelNorm | _TimeNorm | None = None
         if config.feat_extract_norm == "layer":
-            self.layer_norm = ChannelNorm(width)  # torch's own eps, whatever layer_norm_eps says
+            self.layer_norm = _ChannelNorm(width)  # torch's own eps, whatever layer_norm_eps says
         elif index == 0:
-            self.layer_norm = TimeNorm(width, width)
+            self.layer_norm = _TimeNorm(width, width)
 
     def forward(self, hidden: Tensor, frames: Tensor | None) -> Tensor:
         hidden = self.conv(hidden)
@@ -74,7 +74,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, config: ExHuBERTConfig) -> None:
         super().__init__()
         self.conv_layers = nn.ModuleList(
-            ConvolutionLayer(config, index) for index in range(len(config.conv_dim))
+            _ConvolutionLayer(config, index) for index in range(len(config.conv_dim))
         )
         self.steps = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
 
@@ -147,7 +147,7 @@ class PositionalConvolution(nn.Module):
         return functional.gelu(moved).transpose(1, 2)
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Multi-head self-attention over (B, T, D); ``mask`` (B, 1, 1, T) is True on real frames."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -171,7 +171,7 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
+class _FeedForward(nn.Module):
     """Two products with a GELU between, (B, T, D) to (B, T, D)."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -199,10 +199,10 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
-        self.attention = Attention(config)
+        self.attention = _Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = _FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.gate_bb_linear = nn.Linear(width, width) if config.gated else None
         if self.gate_bb_linear is not None:

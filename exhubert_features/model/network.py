@@ -42,7 +42,7 @@ class ModelOutput(NamedTuple):
     loss: Tensor | None = None
 
 
-class TransformerStack(nn.Module):
+class _TransformerStack(nn.Module):
     """Positional convolution and the layers."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -98,7 +98,7 @@ class Hubert(nn.Module):
         self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
-        self.encoder = TransformerStack(config)
+        self.encoder = _TransformerStack(config)
 
     def forward(
         self,

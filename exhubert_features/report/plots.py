@@ -37,7 +37,7 @@ _CSS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)", _BLUE:
 _CELLS = LinearSegmentedColormap.from_list("cells", [(0.03, 0.3, 0.61, 0), (0.03, 0.3, 0.61, 1)])
 # From blue over grey to orange: both ends read on white and on black, for any colour vision.
 _VALUES = LinearSegmentedColormap.from_list("values", [COLOURS[0], "#a0a0a0", COLOURS[1]])
-_STYLE: Any = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: any script, searchable, the page's own font
     "text.parse_math": False,  # a label such as "$x$" is a name, not a formula
     "font.size": 9.5,

@@ -29,7 +29,7 @@ from ..spec import (
     Preprocess,
     resolve_layers,
 )
-from ..waveforms import check_preprocess, prepare, split_waveforms
+from ..waveforms import check_preprocess, prepare_batch, split_waveforms
 from .trained import load_trained, save_trained
 
 
@@ -209,9 +209,9 @@ class ExHuBERT(nn.Module):
 
     def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor | LobeOutput:
         """What :meth:`forward` does, with a graph even when the lobe is frozen."""
-        samples = absolute_lengths(wav, wav_lens)
+        samples = _absolute_lengths(wav, wav_lens)
         clips = split_waveforms(wav, samples)
-        batch, seen = prepare(
+        batch, seen = prepare_batch(
             clips, self.preprocess if self.normalize_wav else "none", truncate=False
         )
         # Relative lengths refer to N, even when no clip is as long as that.
@@ -250,7 +250,7 @@ class ExHuBERT(nn.Module):
         load_trained(self.model, path, source=self.checkpoint.source)
 
 
-def absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
+def _absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
     """Samples (B,) out of SpeechBrain's relative lengths."""
     if wav.ndim != 2:
         raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
