@@ -55,7 +55,7 @@ class FeaturePicker:
         return self.store.vector(name, layer=self.layer, pool=self.pool)
 
 
-class StoreDataset(Dataset):
+class StoreDataset(Dataset[dict[str, Any]]):
     """Map-style dataset over a store: items ``{"id", "feats"[, "label"]}``.
 
     Parameters
@@ -143,9 +143,11 @@ def feature_item(
 
     Examples
     --------
-    >>> item = feature_item("features", layer=12)                           # doctest: +SKIP
-    >>> sb.dataio.dataset.add_dynamic_item([train, valid, test], item)      # doctest: +SKIP
-    >>> sb.dataio.dataset.set_output_keys([train], ["id", "feats"])         # doctest: +SKIP
+    >>> from speechbrain.dataio.dataset import DynamicItemDataset
+    >>> item = feature_item("features", layer=12)
+    >>> clips = DynamicItemDataset({"clip_a.wav": {"label": "calm"}}, [item], ["id", "feats"])
+    >>> clips[0]["feats"].shape
+    torch.Size([1024])
     """
     try:
         from speechbrain.utils.data_pipeline import DynamicItem

@@ -118,6 +118,12 @@ class Encoder(Inference):
             name of its target instead. Then ``id``, ``warnings`` ("silent", or nothing), and of
             a clip that failed, whose numbers are NaN, ``error_kind`` (one word to count by) and
             ``error`` (why), which are None for the others.
+
+        Examples
+        --------
+        >>> table = load_encoder().predict("audio/")
+        >>> list(table.columns[6:])
+        ['label', 'arousal', 'valence', 'id', 'warnings', 'error_kind', 'error']
         """
         if isinstance(head, str | Path):
             from .heads import load_head
@@ -198,6 +204,14 @@ class Encoder(Inference):
         -------
         Extraction
             What will be done; see above.
+
+        Examples
+        --------
+        >>> encoder = load_encoder()
+        >>> table = encoder.extract("audio/", layers=24).to_dataframe()
+        >>> store = encoder.extract("audio/", pools=["mean", "std"]).write("audio-features")
+        >>> store.ids
+        ['clip_a.wav', 'clip_b.wav', 'long.wav']
         """
         asked = ExtractionSpec(
             layers=None if layers is None else resolve_layers(layers, self.num_states),

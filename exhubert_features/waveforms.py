@@ -121,7 +121,7 @@ def check_preprocess(preprocess: str) -> None:
         raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
 
 
-def normalise(clip: Tensor) -> Tensor:
+def _normalise(clip: Tensor) -> Tensor:
     """Zero mean and unit variance over all of (N,), as HuBERT's feature extractor does."""
     variance, mean = torch.var_mean(clip, correction=0)
     return (clip - mean) / torch.sqrt(variance + 1e-7)
@@ -149,5 +149,5 @@ def prepare_batch(
             torch.nn.functional.pad(clip, (0, max(0, CARD_SAMPLES - len(clip)))) for clip in rows
         ]
     if preprocess != "none":
-        rows = [normalise(clip) for clip in rows]
+        rows = [_normalise(clip) for clip in rows]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), [len(row) for row in rows]

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Before anything imports torch: models as tiny as the tests' are quickest on one thread, and
 # on a busy machine two threads waiting for each other take ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# While working, few examples; HYPOTHESIS_PROFILE=thorough, as in .ci/run, looks further.
+settings.register_profile("quick", max_examples=15, deadline=None)
+settings.register_profile("thorough", max_examples=150, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from exhubert_features import audio
-from exhubert_features.audio.libsndfile import JoinedRuns
-from exhubert_features.audio.mpeg import JUNK, after_id3, parse_header, scan_mpeg
+from exhubert_features.audio.libsndfile import _JoinedRuns
+from exhubert_features.audio.mpeg import JUNK, _parse_header, after_id3, scan_mpeg
 from exhubert_features.errors import AudioError
 
 DATA = Path(__file__).parent / "data" / "audio"
@@ -115,7 +115,7 @@ def test_files_put_end_to_end_are_read_to_the_end(tmp_path: Path) -> None:
 
 def with_vbri(content: bytes, frames: int) -> bytes:
     """Put the other kind of counting header before a file, as Fraunhofer's encoder does."""
-    header = parse_header(content[:4])
+    header = _parse_header(content[:4])
     assert header is not None
     frame = bytearray(content[:4] + bytes(header.size - 4))
     frame[36:42], frame[50:54] = b"VBRI\0\1", frames.to_bytes(4, "big")
@@ -166,7 +166,7 @@ def test_id3_lengths_have_seven_bits_a_byte() -> None:
 
 def test_joined_runs_are_one_file() -> None:
     content = bytes(range(100))
-    runs = JoinedRuns(io.BytesIO(content), ((10, 20), (50, 55), (90, 100)), 1)
+    runs = _JoinedRuns(io.BytesIO(content), ((10, 20), (50, 55), (90, 100)), 1)
     want = content[10:20] + content[50:55] + content[90:]
     assert runs.read(100) == want
     for place in range(len(want)):
@@ -181,7 +181,7 @@ def test_an_error_of_the_disk_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(raw: object, place: int, count: int) -> bytes:
         raise OSError(5, "Input/output error")
 
-    runs = JoinedRuns(io.BytesIO(bytes(10)), ((0, 10),), 1)
+    runs = _JoinedRuns(io.BytesIO(bytes(10)), ((0, 10),), 1)
     monkeypatch.setattr(libsndfile, "read_at", fail)
     assert runs.read(4) == b""
     assert runs.error is not None and runs.error.errno == 5

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exhubert_features.audio.resampling import phase_table, resample_blocks, resampled_length
+from exhubert_features.audio.resampling import _phase_table, resample_blocks, resampled_length
 from exhubert_features.spec import SAMPLE_RATE
 
 GOLDEN = Path(__file__).parent / "data" / "audio" / "resampled.npz"
@@ -69,9 +69,9 @@ def test_odd_rates_keep_a_tone(rate: int) -> None:
 
 def test_tables_are_made_once_per_rate() -> None:
     resample(noise(800), 24_000)
-    before = phase_table.cache_info()
+    before = _phase_table.cache_info()
     resample(noise(800), 24_000)
-    after = phase_table.cache_info()
+    after = _phase_table.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
 

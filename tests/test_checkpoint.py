@@ -245,6 +245,35 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: set_config(folder, num_hidden_layers=6),
         r"has 4 encoder layers.*expected the 6 of .*config\.json",
     ),
+    "a layer of an absurd number": (
+        lambda folder: rewrite(
+            folder,
+            lambda state: state.update(
+                {
+                    key.replace("layers.3.", "layers.999999999."): state.pop(key)
+                    for key in list(state)
+                    if ".layers.3." in key
+                }
+            ),
+        ),
+        r"keys missing \(first hubert\.encoder\.layers\.3",
+    ),
+    "a hundred thousand convolutions": (
+        lambda folder: set_config(
+            folder, conv_dim=[24] * 100_000, conv_kernel=[2] * 100_000, conv_stride=[1] * 100_000
+        ),
+        r"has 7 convolutions.*expected the 100000 of .*config\.json",
+    ),
+    "a few bytes that claim terabytes": (
+        lambda folder: (
+            rewrite(
+                folder,
+                lambda state: state.update({"projector.weight": torch.ones(1).expand(10**9, 32)}),
+            ),
+            set_config(folder, classifier_proj_size=10**9),
+        ),
+        r"projector\.weight \(\(1000000000, 32\) out of 4 bytes\)|misshaped",
+    ),
     "another width": (
         lambda folder: set_config(folder, hidden_size=64),
         r"tensors misshaped \(first hubert\.masked_spec_embed \(32,\) instead of \(64,\)",

@@ -62,18 +62,19 @@ def test_train_then_evaluate(
     assert load_head(head).config.classes == EMOTIONS
     assert (head / "report.json").exists()
 
-    write_emotional_store(other, seed=4, speakers=3, source="/a/copy")
+    write_emotional_store(other, seed=4, speakers=6, source="/a/copy")
     evaluate = ["evaluate", str(head), str(other), "-o", str(tmp_path / "cross"), "--json"]
     assert main(evaluate) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["uar"] > 0.7 and result["clips"] == 45
+    assert result["uar"] > 0.7 and result["clips"] == 90
 
     weak = tmp_path / "weak"
     assert main([*train, "--layers", "0", "-o", str(weak)]) == 0
     capsys.readouterr()
     assert main([*evaluate, "--against", str(weak)]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["difference"]["low"] > 0 and result["p_value"] < 0.05
+    (comparison,) = result["comparisons"]
+    assert comparison["difference"]["low"] > 0 and comparison["p_value"] < 0.05
     assert json.loads((tmp_path / "cross" / "report.json").read_text())["comparisons"]
 
 
@@ -156,3 +157,93 @@ def test_speakers_as_official_folds(
     assert "The 8 folds were given." in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert [fold["test_groups"] for fold in report["folds"]] == [[f"s{n}"] for n in range(8)]
+
+
+def test_a_head_is_not_replaced_in_silence(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(store), "--target", "emotion", "--layers", "3", "-o", str(tmp_path)]
+    assert main([*command, "--head", "discriminant"]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main([*command, "--head", "linear"]) == 2
+    assert "already holds a head" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert load_head(tmp_path).config.kind == "discriminant"
+    assert main([*command, "--head", "linear", "--force"]) == 0
+    assert load_head(tmp_path).config.kind == "linear"
+
+
+def test_the_probes_own_fit_as_a_head_scores_what_the_probe_says(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = []
+    for command in (["probe"], ["train", "--head", "discriminant"]):
+        output = str(tmp_path / command[0])
+        options = ["--target", "emotion", "-o", output, "--json"]
+        assert main([command[0], str(store), *command[1:], *options]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["uar"])
+    assert scores[0] == pytest.approx(scores[1], abs=0.03)
+
+
+def test_how_the_folds_are_dealt_is_seen_by_repeating(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(store), "--target", "emotion", "--layers", "2", "-o", str(tmp_path)]
+    assert main([*command, "--repeats", "3", "--json"]) == 0
+    dealings = json.loads(capsys.readouterr().out)["dealings"]
+    assert len(dealings) == 3 and len(set(dealings)) > 1
+    assert "Over 3 dealings of the folds" in (tmp_path / "report.html").read_text()
+    assert main([*command, "--repeats", "3", "--split", "leave-one-group-out"]) == 2
+    assert "in one way only" in capsys.readouterr().err
+
+
+def test_scores_by_columns_and_test_sets_are_printed(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [FeatureStore(store)[name] for name in FeatureStore(store).ids]
+    parts = {"s0": "Test1", "s1": "Test2", "s2": "Development"}
+    lines = []
+    for row in rows:
+        who = row.meta["speaker"]
+        lines.append(f"{row.id},{parts.get(who, 'Training')},{'fm'[int(who[1:]) % 2]}")
+    joined = tmp_path / "labels.csv"
+    joined.write_text(
+        "\n".join(["id,part,gender,emotion", *(f"{line},{row.meta['emotion']}"
+                   for line, row in zip(lines, rows, strict=True))])
+    )  # fmt: skip
+    command = ["probe", str(store), "--labels", str(joined), "--target", "emotion", "--layers", "3"]
+    command += ["--split-column", "part", "--by", "gender", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "test set Test1: UAR",
+        "test set Test2: UAR",
+        "gender f: UAR",
+        "gender m: UAR",
+    ):
+        assert expected in printed
+    assert "no column speaker: taken from the store's own" in printed
+
+
+def test_baselines_go_through_the_same_folds(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [FeatureStore(store)[name] for name in FeatureStore(store).ids]
+    table = tmp_path / "functionals.csv"
+    lines = [
+        f"{row.file},0 days,{EMOTIONS.index(row.meta['emotion']) + 0.1},{n % 5},{row.id}x"
+        for n, row in enumerate(rows)
+    ]
+    table.write_text("\n".join(["file,start,known,noise,words", *lines]))
+    command = ["probe", str(store), "--target", "emotion", "--layers", "0", "-o", str(tmp_path)]
+    command += ["--baseline", str(table), "--baseline", "logits", "--json"]
+    assert main(command) == 0
+    known, logits = json.loads(capsys.readouterr().out)["comparisons"]
+    assert known["score"]["value"] == 1.0 and known["difference"]["high"] < 0
+    assert logits["score"]["value"] == pytest.approx(1 / 3)  # they are all zero there
+    page = (tmp_path / "report.html").read_text()
+    assert "functionals.csv (1.000)" in page and "own logits" in page
+    table.write_text("\n".join(["file,start,known,noise,words", *lines[1:]]))
+    assert main(command) == 1
+    assert "has no features for 1 clip (0-0-00)" in capsys.readouterr().err

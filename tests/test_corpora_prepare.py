@@ -22,7 +22,7 @@ from exhubert_features.corpora import (
 )
 from exhubert_features.corpora.known import CORPORA
 from exhubert_features.errors import CorpusError, UsageError
-from exhubert_features.extraction.sources import plan_clips
+from exhubert_features.extraction.planning import plan_clips
 
 SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 SIX = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")

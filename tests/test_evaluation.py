@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from test_report import evaluation
 from test_splits import make_labels, speakers
 
+from exhubert_features.cli import main
 from exhubert_features.errors import LabelError
 from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
+from exhubert_features.report import as_json
+from exhubert_features.report.writing import _summary
 
 EMOTIONS = ("joy", "sad")
 
@@ -103,6 +107,21 @@ def test_a_table_without_speakers_takes_those_of_the_store() -> None:
     found = join_labels(clips(), table, target="feeling")
     assert set(found.groups) == {"s0", "s1", "s2", "s3"}
     assert "no column speaker: taken from the store's own" in found.warnings[0]
+
+
+def test_annotators_settle_on_the_majority_or_the_mean() -> None:
+    said = {"c0": "joy joy sad", "c1": "sad sad", "c2": "joy sad", "c3": "joy NA sad sad"}
+    table = [{"id": name, "mood": word} for name, words in said.items() for word in words.split()]
+    with pytest.raises(LabelError, match="contradict each other"):
+        join_labels(clips(4), table, target="mood")
+    drop = LabelOptions(annotators=True, drop_unlabelled=True)
+    found = join_labels(clips(4), table, target="mood", options=drop)
+    assert found.ids.tolist() == ["c0", "c1", "c3"] and found.values.tolist() == [0, 1, 1]
+    assert "no class is ahead: 1 clip (c2)" in found.warnings[1]
+    ratings = [{"id": f"c{n}", "arousal": str(n + k)} for n in range(4) for k in (0, 1, 1)]
+    numbers = LabelOptions(annotators=True)
+    mean = join_labels(clips(4), ratings, target="arousal", options=numbers)
+    assert mean.task == "regression" and mean.values == pytest.approx(np.arange(4) + 2 / 3)
 
 
 def test_any_column_can_name_the_clips() -> None:
@@ -218,3 +237,36 @@ def test_predictions_are_a_table_of_calibrated_probabilities(tmp_path: Path) -> 
 
 def test_protocols_of_many_speakers_are_not_disturbed() -> None:
     assert make_protocol(speakers(10)).warnings == ()
+
+
+def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    truth = np.arange(240) % 2
+    for name, skill in (("weak_1", 0.5), ("strong&2", 3.0), ("weak_3", 0.4)):
+        outputs = np.eye(2)[truth] * skill + generator.normal(size=(240, 2))
+        made = evaluation(truth, outputs, classes=EMOTIONS, speakers=12)
+        folds = tuple(
+            Fold(name=str(n), train=np.flatnonzero(truth >= 0), test=rows, inner=())
+            for n, rows in enumerate(np.array_split(np.arange(240), 5))
+        )
+        made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
+        data = as_json(_summary(made.content(made="")))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(data))
+    runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
+    assert rows[0]["difference"] is None
+    assert rows[1]["difference"]["low"] > 0 and rows[1]["p_value"] < 0.05
+    assert rows[1]["corrected"] == pytest.approx(2 * rows[1]["p_value"])
+    assert rows[2]["difference"]["low"] < 0 < rows[2]["difference"]["high"]
+    assert r"strong\&2" in (tmp_path / "out" / "comparison.tex").read_text()
+    assert capsys.readouterr().out.startswith((tmp_path / "out" / "comparison.md").read_text())
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    data = json.loads((tmp_path / "weak_1" / "report.json").read_text())
+    data["clips"]["id"][0] = "another"
+    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(data))
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 1
+    assert "not tested on the same clips" in capsys.readouterr().err
+    assert main(["compare", runs[0], str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot be read as a report" in capsys.readouterr().err

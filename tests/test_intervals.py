@@ -121,7 +121,7 @@ def test_a_class_that_few_have_is_measured_on_those_who_have_it() -> None:
     assert everybody["uar"].low < everybody["uar"].value < everybody["uar"].high
 
 
-def test_a_class_of_one_speaker_varies_by_its_clips() -> None:
+def test_a_class_of_one_speaker_has_its_recall_over_clips_and_counts_in_uar() -> None:
     truth, guess, groups = mixed(speakers=8)
     kept = (truth != 0) | (groups == 2)
     truth, guess, groups = truth[kept], guess[kept], groups[kept]
@@ -345,9 +345,10 @@ def test_coverage(groups: int) -> None:
 
 @pytest.mark.slow
 def test_coverage_of_a_rare_class() -> None:
-    for holders in (2, 4):
+    for holders in (1, 2, 4):
         found = simulation.class_coverage(simulation.World(holders=holders), 24, 300)
+        assert_share(found["uar"][1], 0.93, 1, 300)
         before, after = found["recall angry"]
         assert before < 0.88
-        assert_share(after, 0.93, 1, 300)
-        assert_share(found["uar"][1], 0.93, 1, 300)
+        if holders > 1:  # of one speaker nothing can be said of others, and a warning says so
+            assert_share(after, 0.93, 1, 300)

@@ -1,8 +1,7 @@
 """Every command and snippet of the README, run in its order as a new user would.
 
-What a test cannot have (the published weights, the user's own recordings) is stood in for:
-``STAND_INS`` maps names in the README to local folders, and the audio that it speaks of is
-synthesised under the names that it uses. Nothing else is changed.
+What a test cannot have (the published weights, the user's own recordings) is stood in for by
+files of the same names, see ``desk.py``. Nothing is changed but what ``RUN_ELSEWHERE`` names.
 """
 
 from __future__ import annotations
@@ -14,20 +13,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-import soundfile
+from desk import write_desk
 
-from exhubert_features.checkpoint import write_random_checkpoint
-from exhubert_features.spec import SAMPLE_RATE
-from exhubert_features.synthetic import Style, draw_voice, synthesise, write_corpus
+from exhubert_features.synthetic import write_corpus
 
 PROJECT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(bash|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STAND_INS = {
-    "amiriparian/ExHuBERT": "stand-ins/exhubert",
-    "facebook/hubert-large-ll60k": "stand-ins/hubert",
-}
 RUN_ELSEWHERE = (
     "pip install",  # .ci/run installs this way, into a new environment
     "pytest",  # this is it
@@ -50,14 +42,11 @@ class Block(NamedTuple):
 
 
 def blocks(readme: str) -> list[Block]:
-    """Fenced blocks with the names of ``STAND_INS`` replaced."""
-    found = []
-    for match in FENCE.finditer(readme):
-        text = match[2]
-        for name, stand_in in STAND_INS.items():
-            text = text.replace(name, stand_in)
-        found.append(Block(match[1], text, readme[: match.start()].count("\n") + 2))
-    return found
+    """Fenced blocks that can be run."""
+    return [
+        Block(match[1], match[2], readme[: match.start()].count("\n") + 2)
+        for match in FENCE.finditer(readme)
+    ]
 
 
 def commands(block: Block) -> str:
@@ -69,17 +58,9 @@ def commands(block: Block) -> str:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with the files that the README speaks of, and an empty home."""
-    folder = tmp_path_factory.mktemp("desk")
-    for name in ("home", "bin", "audio"):
-        (folder / name).mkdir()
-    write_random_checkpoint(folder / "stand-ins/exhubert")
-    write_random_checkpoint(folder / "stand-ins/hubert", layers=4, gated=False, classes=())
-    speech = [
-        synthesise(draw_voice(0), Style(), sentence=sentence, seed=sentence) for sentence in (0, 1)
-    ]
-    soundfile.write(folder / "audio/clip_a.wav", speech[0], SAMPLE_RATE)
-    soundfile.write(folder / "audio/clip_b.wav", speech[1], SAMPLE_RATE)
-    soundfile.write(folder / "audio/long.wav", np.concatenate(speech * 2), SAMPLE_RATE)
+    folder = write_desk(tmp_path_factory.mktemp("desk"))
+    (folder / "home").mkdir()
+    (folder / "bin").mkdir()
     write_corpus(folder / "corpus", speakers=6, sentences=2)
     write_corpus(folder / "other", speakers=2, sentences=1)
     script = folder / "bin/exhubert"  # the entry point, whether or not the package is installed
@@ -124,10 +105,8 @@ def test_the_runner_sees_blocks_and_would_see_a_failure() -> None:
     assert [(block.language, block.line) for block in found] == [("bash", 3)]
     assert commands(found[0]) == "false"
     assert len(blocks(README)) >= 5
-    replaced = blocks("```python\nload('amiriparian/ExHuBERT')\n```\n")[0]
-    assert replaced.text == "load('stand-ins/exhubert')\n"
 
 
-def test_stand_ins_and_exceptions_are_still_in_use() -> None:
-    for name in (*STAND_INS, *RUN_ELSEWHERE):
+def test_exceptions_are_still_in_use() -> None:
+    for name in RUN_ELSEWHERE:
         assert name in README

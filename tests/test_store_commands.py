@@ -188,7 +188,7 @@ def test_bench_store_prints_its_figures(tmp_path: Path, capsys: pytest.CaptureFi
     options = ["--clips", "20", "--large", "300", "--folder", str(tmp_path), "--json"]
     assert main(["bench", "store", *options]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["ways"][0]["name"] == "exhubert store"
+    assert data["ways"][0]["name"] == "this store"
     assert all(way["read_clips_per_second"] > 0 for way in data["ways"])
     assert data["large"]["clips"] == 300
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"

@@ -16,11 +16,19 @@ from exhubert_features.evaluation import LabelOptions, Labels, SplitOptions
 from exhubert_features.evaluation.metrics import softmax
 from exhubert_features.evaluation.origin import origin_of
 from exhubert_features.evaluation.splits import Protocol, make_protocol
-from exhubert_features.heads import HeadConfig, LinearHead, load_head, save_head
+from exhubert_features.heads import (
+    HeadConfig,
+    LinearHead,
+    evaluate,
+    load_head,
+    probe,
+    save_head,
+    train,
+)
 from exhubert_features.heads.features import Kind
 from exhubert_features.heads.fitting import choose, fit, outputs_of
 from exhubert_features.heads.labelled import LabelledFeatures
-from exhubert_features.heads.options import FitOptions, agree
+from exhubert_features.heads.options import FitOptions, agree, edge_warnings
 from exhubert_features.heads.testing import evaluate_on
 from exhubert_features.heads.training import Trained, train_on
 from exhubert_features.store import FeatureStore
@@ -204,7 +212,7 @@ def test_a_saved_head_predicts_as_it_was_trained(
     head = load_head(tmp_path)
     assert isinstance(head, LinearHead)
     rows = [store[name] for name in labels.ids]
-    found = head.predictLabelledFeatures(rows, fingerprint=store.fingerprint)
+    found = head.predict_features(rows, fingerprint=store.fingerprint)
     truth = [EMOTIONS[value] for value in labels.values]
     assert np.mean([a == b for a, b in zip(found.labels, truth, strict=True)]) > 0.95
     assert found.scores.sum(axis=1) == pytest.approx(np.ones(len(labels)), abs=1e-5)
@@ -276,3 +284,79 @@ def test_all_layers_are_used_together_when_asked(store: FeatureStore, labels: La
     trained = train_on(store, labels, protocol, layers=range(LAYERS))
     assert trained.head.config.layers == tuple(range(LAYERS))
     assert trained.head.notes["setting"].keys() == {"C"}
+
+
+def test_features_standardised_speaker_by_speaker(tmp_path: Path) -> None:
+    """Speakers whose voices drown the emotion: it shows when each is seen by itself."""
+    store = write_emotional_store(tmp_path / "store", speakers=6, clips=12)
+    plain, own = (probe(store, target="emotion", per_group=flag) for flag in (False, True))
+    assert own.main.value > plain.main.value
+    assert "standardised speaker by speaker" in own.method and "speaker by" not in plain.method
+    trained = train(store, target="emotion", layers=[2], per_group=True)
+    save_head(trained.head, tmp_path / "head")
+    head = load_head(tmp_path / "head")
+    assert head.config.per_group
+    assert evaluate(head, store).main.value > 0.7
+    with pytest.raises(UsageError, match="cannot tell who speaks"):
+        head.predict_features([store[store.ids[0]]], fingerprint=store.fingerprint)
+    with pytest.raises(UsageError, match="needs a column that says who speaks"):
+        evaluate(head, store, group="nobody")
+
+
+def test_the_penalty_grid_reaches_far_and_says_when_it_ends() -> None:
+    assert max(FitOptions().penalties) == 100
+    notes = edge_warnings([{"C": 100.0}, {"C": 0.1}, {"C": 1e-5}], FitOptions())
+    assert notes[0].startswith("In 1 of 3 folds the penalty chosen was an end") and len(notes) == 2
+    assert edge_warnings([{"C": 0.1}, {"shrinkage": 0.9}, {"epochs": 3}], FitOptions()) == []
+
+
+def test_against_another_head_says_of_both_what_it_says_of_one(
+    linear: Trained, store: FeatureStore, tmp_path: Path
+) -> None:
+    other = write_emotional_store(tmp_path / "other", seed=1, speakers=6)
+    elsewhere = train(other, target="emotion", layers=[BEST]).head
+    found = evaluate(elsewhere, store, against=linear.head)
+    assert any(note.startswith("the other head: 120 of 120 clips") for note in found.notes)
+    assert any("6 of 8 groups (speaker) have the names" in note for note in found.notes)
+
+
+def test_a_score_says_who_is_chosen_by_what_for_each_kind(
+    store: FeatureStore, labels: Labels, protocol: Protocol
+) -> None:
+    discriminant = train_on(store, labels, protocol, kind="discriminant")
+    found = probe(store, target="emotion", splitting=SplitOptions(folds=4))
+    np.testing.assert_allclose(discriminant.evaluation.outputs, found.outputs, atol=2e-2, rtol=2e-2)
+    assert "differ on the same layer" not in discriminant.evaluation.method
+    assert "differ on the same layer" in train_on(store, labels, protocol).evaluation.method
+
+
+def test_timid_values_are_stretched_to_the_truths_spread(tmp_path: Path) -> None:
+    """Least squares give CCC 2r^2 / (1 + r^2); spread as wide as the truth they give r."""
+    store = write_emotional_store(tmp_path / "store", speakers=10, clips=20)
+    labels = labels_of(store, "arousal")
+    noisy = np.random.default_rng(0).normal(size=len(labels)) * 1.7 + labels.values
+    labels = replace(labels, values=noisy)  # half of what is to be told is noise
+    found = train_on(store, labels, make_protocol(labels), layers=[BEST]).evaluation
+    pearson = found.figures["pearson"].value
+    assert 0.3 < pearson < 0.7
+    assert found.main.value == pytest.approx(pearson, abs=0.05)
+    assert found.main.value > 2 * pearson**2 / (1 + pearson**2) + 0.03
+    assert "stretched about their mean" in found.method
+    assert all(setting["stretch"] > 1.2 for setting in found.chosen)
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])
+def test_classes_may_count_as_often_as_they_occur(
+    store: FeatureStore, labels: Labels, kind: Kind
+) -> None:
+    rare = np.flatnonzero((labels.values != 2) | (np.arange(len(labels)) % 7 == 0))
+    few = labels.take(rare)
+    features = LabelledFeatures(store, few, config(kind, layers=(1,)))
+    said = {}
+    for prior in ("balanced", "corpus"):
+        options = replace(QUICK, prior=prior)  # type: ignore[arg-type]
+        setting = {"C": 0.01, "shrinkage": 0.4, "epochs": 10}
+        head = fit(features, few, np.arange(len(few)), setting, options)
+        outputs = outputs_of(head, features, np.arange(len(few)))
+        said[prior] = np.mean(outputs.argmax(axis=1) == 2)
+    assert said["balanced"] > said["corpus"]

@@ -38,12 +38,12 @@ def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
     stream = scan_mpeg(raw)
     if stream.damage:
         raise truncated(path, stream.damage)
-    content = JoinedRuns(raw, stream.runs, 1 if stream.trimmed else STRETCH)
+    content = _JoinedRuns(raw, stream.runs, 1 if stream.trimmed else STRETCH)
     with soundfile.SoundFile(content) as audio:
         yield _mpeg_recording(path, audio, stream, content)
 
 
-class JoinedRuns:
+class _JoinedRuns:
     """Parts of a file put together, that say they are longer than they are.
 
     libsndfile reads an mp3 no further than to the length that its decoder guesses from the
@@ -119,7 +119,7 @@ def _recording(path: str, audio: soundfile.SoundFile) -> Recording:
 
 
 def _mpeg_recording(
-    path: str, audio: soundfile.SoundFile, stream: MpegStream, content: JoinedRuns
+    path: str, audio: soundfile.SoundFile, stream: MpegStream, content: _JoinedRuns
 ) -> Recording:
     counted = None if stream.frames is None else stream.frames * stream.samples
     frames = audio.frames if stream.trimmed else counted

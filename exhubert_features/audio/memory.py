@@ -33,7 +33,7 @@ def memory_limit() -> int:
     return max(0, min(known)) // SHARE if known else FALLBACK
 
 
-def check_memory(name: str, samples: int, limit: int) -> None:
+def _check_memory(name: str, samples: int, limit: int) -> None:
     """Refuse a clip of more samples at 16 kHz than fit into ``limit`` bytes."""
     if samples * SAMPLE_BYTES > limit:
         raise AudioError(
@@ -61,7 +61,7 @@ def collect(name: str, blocks: Iterable[np.ndarray], samples: int | None, limit:
     """
     if samples is None:
         return _collect_unknown(name, blocks, limit)
-    check_memory(name, samples, limit)
+    _check_memory(name, samples, limit)
     wave = np.empty(samples, np.float32)
     place = 0
     for block in blocks:
@@ -75,7 +75,7 @@ def _collect_unknown(name: str, blocks: Iterable[np.ndarray], limit: int) -> np.
     samples = 0
     for block in blocks:
         samples += len(block)
-        check_memory(name, samples, limit // 2)  # the parts, and what they are put together to
+        _check_memory(name, samples, limit // 2)  # the parts, and what they are put together to
         parts.append(block)
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 

@@ -31,7 +31,7 @@ JUNK = 1 << 16  # bytes between frames that are passed over; more, and the file 
 
 
 @dataclass(frozen=True)
-class FrameHeader:
+class _FrameHeader:
     """The four bytes every frame begins with.
 
     Attributes
@@ -98,7 +98,7 @@ def scan_mpeg(raw: BinaryIO) -> MpegStream:
     """
     start, size = _riff_data(raw)
     begin = after_id3(raw, start)
-    first = parse_header(read_at(raw, begin, 4))
+    first = _parse_header(read_at(raw, begin, 4))
     if first is None or not first.size:
         return MpegStream(((begin, size),), None, None, False, 1152, 0)
     counted, promised, trims = _promise(read_at(raw, begin, first.size), first)
@@ -132,7 +132,7 @@ def after_id3(raw: BinaryIO, place: int = 0) -> int:
 
 
 @lru_cache(maxsize=1024)
-def parse_header(head: bytes) -> FrameHeader | None:
+def _parse_header(head: bytes) -> _FrameHeader | None:
     """Read the (4,) bytes of a frame's header; None where they are none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -145,7 +145,7 @@ def parse_header(head: bytes) -> FrameHeader | None:
     samples = 384 if layer == 1 else 576 if layer == 3 and version != MPEG_1 else 1152
     slot = 4 if layer == 1 else 1  # bytes
     size = (samples // 8 // slot * bits // hertz + padding) * slot if bits else 0
-    return FrameHeader((version, layer, rate, head[3] >> 6 == 3), size, samples)
+    return _FrameHeader((version, layer, rate, head[3] >> 6 == 3), size, samples)
 
 
 def read_at(raw: BinaryIO, place: int, count: int) -> bytes:
@@ -169,7 +169,7 @@ def _riff_data(raw: BinaryIO) -> tuple[int, int]:
     return size, size
 
 
-def _promise(content: bytes, first: FrameHeader) -> tuple[bool, int | None, bool]:
+def _promise(content: bytes, first: _FrameHeader) -> tuple[bool, int | None, bool]:
     """Whether a first frame is one that counts, its count, and whether the decoder knows it."""
     version, _, _, mono = first.kind
     side = (17 if mono else 32) if version == MPEG_1 else (9 if mono else 17)
@@ -183,10 +183,10 @@ def _promise(content: bytes, first: FrameHeader) -> tuple[bool, int | None, bool
     return False, None, False
 
 
-def _run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple[int, int]:
+def _run(raw: BinaryIO, place: int, size: int, first: _FrameHeader) -> tuple[int, int]:
     """Follow frames without a gap: where they end and how many they are."""
     count = 0
-    while found := parse_header(read_at(raw, place, 4)):
+    while found := _parse_header(read_at(raw, place, 4)):
         if found.kind != first.kind or not found.size or place + found.size > size:
             break
         place += found.size
@@ -194,7 +194,7 @@ def _run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple[int,
     return place, count
 
 
-def _next_run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple[int | None, int]:
+def _next_run(raw: BinaryIO, place: int, size: int, first: _FrameHeader) -> tuple[int | None, int]:
     """Where frames go on after a gap (None at the end of the sound), and its bytes of junk.
 
     A frame that the end of the file cuts off is no sound, and no damage either: nothing
@@ -204,7 +204,7 @@ def _next_run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple
     if place >= size:
         return None, 0
     rest = read_at(raw, place, 16)
-    found = parse_header(rest[:4])
+    found = _parse_header(rest[:4])
     if found and found.kind == first.kind and found.size:
         return (place, 0) if place + found.size <= size else (None, 0)
     if rest.startswith(TAGS):
@@ -217,12 +217,12 @@ def _next_run(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> tuple
     return None, JUNK + 1
 
 
-def _begins_frames(raw: BinaryIO, place: int, size: int, first: FrameHeader) -> bool:
+def _begins_frames(raw: BinaryIO, place: int, size: int, first: _FrameHeader) -> bool:
     """Whether a frame stands here with another behind it, or at the end of the file."""
-    found = parse_header(read_at(raw, place, 4))
+    found = _parse_header(read_at(raw, place, 4))
     if found is None or found.kind != first.kind or not 0 < found.size <= size - place:
         return False
-    follower = parse_header(read_at(raw, place + found.size, 4))
+    follower = _parse_header(read_at(raw, place + found.size, 4))
     return place + found.size == size or (follower is not None and follower.kind == first.kind)
 
 

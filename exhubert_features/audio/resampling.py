@@ -51,7 +51,7 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndar
     if rate == SAMPLE_RATE:
         yield from blocks
         return
-    table = phase_table(rate)
+    table = _phase_table(rate)
     given = made = 0
     waiting = np.zeros(table.reach, np.float32)  # silence before the first sample
     for block in blocks:
@@ -71,7 +71,7 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndar
 
 
 @dataclass(frozen=True)
-class PhaseTable:
+class _PhaseTable:
     """The weights of a rate, and how many samples are resampled at once.
 
     Attributes
@@ -121,7 +121,7 @@ class PhaseTable:
 
 
 @lru_cache(maxsize=TABLES)
-def phase_table(rate: int) -> PhaseTable:
+def _phase_table(rate: int) -> _PhaseTable:
     """Compute the weights for a rate."""
     divisor = math.gcd(rate, SAMPLE_RATE)
     phases = SAMPLE_RATE // divisor
@@ -137,7 +137,7 @@ def phase_table(rate: int) -> PhaseTable:
         groups.append((first, offset, weights))
     largest = max(weights.size for _, _, weights in groups)
     periods = max(1, min(CHUNK // inputs, PRODUCT // largest))
-    return PhaseTable(inputs, outputs, reach, periods, tuple(groups))
+    return _PhaseTable(inputs, outputs, reach, periods, tuple(groups))
 
 
 def _weights(needed: np.ndarray, output: np.ndarray, inputs: int, phases: int) -> np.ndarray:

@@ -230,7 +230,7 @@ class _Hub:
                     raise
             except errors.OfflineModeIsEnabled:
                 self._silence = "is not to be used (HF_HUB_OFFLINE is set)"
-            except (errors.HTTPError, OSError) as error:
+            except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
                 cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__
                 self._silence = f"cannot be reached ({cause})"
         self._reached = not self._silence
@@ -263,7 +263,7 @@ class _Hub:
             ) from error
         # HTTPError is the HTTP library's own root; large files may come through another client,
         # which raises RuntimeError.
-        except (errors.HTTPError, OSError, RuntimeError) as error:
+        except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
             raise CheckpointError(
                 f"the download of {name} from {repository} failed ({error})",
                 remedy="Run the same command again: it resumes",

@@ -23,6 +23,7 @@ _ARCHITECTURES = ("hubert", "exhubert")
 _OTHER = "Use an ExHuBERT or HuBERT checkpoint"
 _GATE = "gate_bb_linear"
 _LAYER = re.compile(r"hubert\.encoder\.layers\.(\d+)\.")
+_CONVOLUTION = re.compile(r"hubert\.feature_extractor\.conv_layers\.(\d+)\.")
 _HEAD = ("projector.", "classifier.")
 # What a config must say itself, for the weights' shapes do not tell it all.
 _NEEDED = (
@@ -146,14 +147,20 @@ def _check_config(data: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_depth(config: ExHuBERTConfig, state: Iterable[str], checkpoint: Checkpoint) -> None:
-    layers = 1 + max((int(found[1]) for key in state if (found := _LAYER.match(key))), default=-1)
-    if layers != config.num_hidden_layers:
-        raise CheckpointError(
-            f"{checkpoint.weights_name} has {layers} encoder layers, first keys "
-            f"{', '.join(sorted(state)[:3])}",
-            expected=f"the {config.num_hidden_layers} of {checkpoint.config_file}",
-            remedy=_OTHER,
-        )
+    """Compare the config with what is there, before a model of the config's size is built."""
+    keys = list(state)
+    for pattern, what, promised in (
+        (_LAYER, "encoder layers", config.num_hidden_layers),
+        (_CONVOLUTION, "convolutions", len(config.conv_dim)),
+    ):
+        there = len({found[1] for key in keys if (found := pattern.match(key))})
+        if there != promised:
+            raise CheckpointError(
+                f"{checkpoint.weights_name} has {there} {what}, first keys "
+                f"{', '.join(sorted(keys)[:3])}",
+                expected=f"the {promised} of {checkpoint.config_file}",
+                remedy=_OTHER,
+            )
 
 
 def _class_names(data: Mapping[str, Any], count: int, gated: bool, file: Path) -> tuple[str, ...]:

@@ -43,12 +43,12 @@ def save_checkpoint(
     with _whole_folder(Path(destination)) as folder:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.config))
-        _write_json(folder / "config.json", hub_config(model.config, stored))
+        _write_json(folder / "config.json", _hub_config(model.config, stored))
         # safetensors makes a file that only its owner can read; a shared folder needs more.
         shutil.copymode(folder / "config.json", folder / "model.safetensors")
 
 
-def hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def _hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """The content of ``config.json``: ``exhubert``, or transformers' own ``hubert``."""
     plain = "HubertForSequenceClassification" if config.classes else "HubertModel"
     content = {
@@ -160,7 +160,7 @@ def _release_config(config: ExHuBERTConfig) -> dict[str, Any]:
     generic = [f"LABEL_{index}" for index in range(len(config.classes))]
     names = generic if config.classes == CLASSES else list(config.classes)
     return {
-        **hub_config(config),
+        **_hub_config(config),
         "model_type": "hubert",
         "architectures": ["ExHuBERT"],
         "auto_map": {"AutoModelForAudioClassification": "ExHuBERT_model.ExHuBERT"},

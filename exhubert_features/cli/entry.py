@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -26,6 +28,7 @@ COMMANDS = {
     "probe": "a linear probe on every layer, with honest folds",
     "train": "train and evaluate a head for a new task",
     "evaluate": "test a trained head on another store",
+    "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
     "bench": "how fast the store and the extraction are on this machine",
@@ -56,17 +59,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser(command).parse_args(arguments)
         options.command_line = shlex.join(["exhubert", *arguments])  # for reports
         code = int(options.run(options))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # `exhubert inspect STORE | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        _drop_output()
         return 141  # what the shell calls a process that SIGPIPE ended
     except ExHuBERTError as error:
-        print(f"exhubert: error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return error.exit_code
+    except OSError as error:  # whatever a disk or the system refuses, wherever it does
+        _complain(f"error: {_explain(error)}")
+        _drop_output()
+        return 1
+    except MemoryError:
+        _complain("error: out of memory. Use a smaller --batch-size, or cut long audio into parts.")
+        return 1
     except KeyboardInterrupt:
-        print("exhubert: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
+
+
+def _complain(words: str) -> None:
+    """Say on stderr what went wrong, unless that is closed or full, too."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"exhubert: {words}", file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Nobody can take what is left of the output; the flush at exit must not fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (AttributeError, ValueError):  # closed before we were started, or since
+            continue
+
+
+def _explain(error: OSError) -> str:
+    """Name the file and what to do."""
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    remedies = {
+        errno.ENOSPC: "Free some space and run the same command again",
+        errno.EDQUOT: "Free some space and run the same command again",
+        errno.EACCES: "Check who may read and write there",
+        errno.EPERM: "Check who may read and write there",
+        errno.EROFS: "Choose a folder on a disk that can be written",
+        errno.EMFILE: "Raise the limit of open files (`ulimit -n`) and run the same command again",
+        errno.ENFILE: "Close other programs and run the same command again",
+    }
+    remedy = remedies.get(error.errno or 0, "Check the disk and run the same command again")
+    return f"{names or 'a file'}: {error.strerror or error}. {remedy}."
 
 
 if __name__ == "__main__":

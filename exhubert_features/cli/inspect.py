@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from ..store import FeatureStore
 
     store = FeatureStore(options.store)
-    summary = summarise(store)
+    summary = _summarise(store)
     if options.json:
         print(json.dumps(summary, indent=1))
     else:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def summarise(store: FeatureStore) -> dict[str, Any]:
+def _summarise(store: FeatureStore) -> dict[str, Any]:
     """What there is to say about a store, as JSON data."""
     import json
     from collections import Counter
@@ -102,12 +102,12 @@ def _show_list(title: str, lines: list[str]) -> None:
         return
     print(f"  {title}: {len(lines):,}")
     for line in lines[:SHOWN]:
-        print(f"    {printable(line)}")
+        print(f"    {_printable(line)}")
     if len(lines) > SHOWN:
         print(f"    ... and {len(lines) - SHOWN:,} more (--json lists all)")
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Text with escapes for undecodable bytes of file names, which a terminal refuses."""
     return text.encode("utf-8", "backslashreplace").decode()
 

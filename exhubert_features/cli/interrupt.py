@@ -6,19 +6,27 @@ import signal
 import sys
 from types import FrameType
 
+# SIGTERM is what schedulers send some seconds before they kill.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _at_once(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
 
 class Interrupt:
-    """The first Ctrl-C asks for an orderly end, the second ends at once."""
+    """The first Ctrl-C or SIGTERM asks for an orderly end, the second ends at once."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self, *_: object) -> None:
         """Raise KeyboardInterrupt if an end was asked for; whatever is passed is ignored."""
@@ -27,9 +35,13 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, _at_once)
         print(
-            "\nFinishing what is under way. Ctrl-C again stops at once.",
+            f"\nFinishing what is under way. {_name(number)} again stops at once.",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

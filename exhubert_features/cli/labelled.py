@@ -42,6 +42,11 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on without clips that have no label and labels that have no clip",
     )
     parser.add_argument(
+        "--annotators",
+        action="store_true",
+        help="--labels has a row per annotator: the most frequent class counts, or the mean number",
+    )
+    parser.add_argument(
         "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
     )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
@@ -79,6 +84,27 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument(
+        "--baseline",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="compare with a table of other features in the same folds, or with `logits`, the "
+        "encoder's own class scores; repeatable",
+    )
+    parser.add_argument(
+        "--per-speaker",
+        action="store_true",
+        help="standardise the features of each speaker by itself, which needs several clips of "
+        "whoever is tested",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="deal the folds N times to see how much that changes (default: %(default)s)",
+    )
+    parser.add_argument(
         "--shared-groups",
         action="store_true",
         help="accept a split column whose speakers stand on both sides (reported as such)",
@@ -94,6 +120,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         mapping=_parse_pairs(options.map, "--map", "OLD=NEW, or OLD= to leave clips out"),
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
+        annotators=options.annotators,
         columns=tuple(options.by.split(",")) if options.by else (),
     )
 
@@ -162,7 +189,8 @@ def show_result(
     more: Mapping[str, object] | None = None,
 ) -> None:
     """Print the main result, what to beware of, and where the report is."""
-    from ..report import comparison_words, metric_name, plain
+    from ..report import as_json as json_data
+    from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
     count = len(evaluation.protocol.tested)
@@ -170,15 +198,18 @@ def show_result(
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}
         result["parts"] = evaluation.parts
-        for comparison in evaluation.comparisons:
-            result |= vars(comparison)
-        print(json.dumps(plain({**result, "report": str(written)}), indent=1))
+        if evaluation.repeats:
+            result["dealings"] = [main.value, *evaluation.repeats]
+        result["comparisons"] = evaluation.comparisons
+        print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
     )
     print(evaluation.protocol.words, evaluation.method)
+    if evaluation.repeats:
+        print(dealing_words((main.value, *evaluation.repeats), name))
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
     for part in evaluation.parts:

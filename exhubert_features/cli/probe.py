@@ -42,10 +42,13 @@ def run(options: argparse.Namespace) -> int:
         labels=options.labels,
         layers=chosen_layers(options.layers, store),
         pool=options.pool,
+        per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
+        baselines=options.baseline,
         corpus=options.corpus,
         seed=options.seed,
+        repeats=options.repeats,
         on_progress=show_progress,
     )
     written = evaluation.report(

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pools", "--pool", help="comma-separated (default: all that are stored)")
     parser.add_argument("--epochs", type=int, default=60, help="at most (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
+    parser.add_argument(
+        "--prior",
+        choices=("balanced", "corpus"),
+        default="balanced",
+        help="whether every class counts alike, or as often as it occurs (default: %(default)s)",
+    )
     parser.add_argument("--hidden", type=int, default=128, help="default: %(default)s")
     parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace a head that is there")
@@ -62,15 +68,19 @@ def run(options: argparse.Namespace) -> int:
         head=options.head,
         layers=chosen_layers(options.layers, store),
         pools=options.pools.split(",") if options.pools else None,
+        per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
         fitting=FitOptions(
             epochs=options.epochs,
             learning_rate=options.learning_rate,
             hidden=options.hidden,
+            prior=options.prior,
         ),
+        baselines=options.baseline,
         corpus=options.corpus,
         seed=options.seed,
+        repeats=options.repeats,
         on_progress=show_progress,
     )
     written = trained.save(

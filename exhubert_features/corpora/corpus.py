@@ -27,12 +27,12 @@ class NoClip(Exception):
         self.known = known
 
 
-def nothing(tree: Tree) -> Side:
+def _nothing(tree: Tree) -> Side:
     """For corpora whose file names say everything."""
     return None
 
 
-def nobody(side: Side) -> Iterable[str]:
+def _nobody(side: Side) -> Iterable[str]:
     """For corpora without a list of their clips."""
     return ()
 
@@ -73,8 +73,8 @@ class Corpus:
     rule: re.Pattern[str]
     describe: Callable[[re.Match[str], Side], Iterable[Clip]]
     division: Division
-    load: Callable[[Tree], Side] = nothing
-    expected: Callable[[Side], Iterable[str]] = nobody
+    load: Callable[[Tree], Side] = _nothing
+    expected: Callable[[Side], Iterable[str]] = _nobody
     exceptions: Mapping[str, str] = field(default_factory=dict)
     beside: re.Pattern[str] | None = None
     spare: re.Pattern[str] | None = None

@@ -117,13 +117,13 @@ def _name_problems(corpus: Corpus, reading: Reading, *, lenient: bool) -> None:
         raise CorpusError(f"no clip below {reading.tree.root} is left", expected=corpus.layout)
     raise CorpusError(
         f"{reading.tree.root} is no whole and clean copy of {corpus.name}: "
-        f"{'; '.join(problem_words(reading))}",
+        f"{'; '.join(_problem_words(reading))}",
         expected=corpus.layout,
         remedy=_remedy(reading),
     )
 
 
-def problem_words(reading: Reading) -> list[str]:
+def _problem_words(reading: Reading) -> list[str]:
     """One line for each kind of problem: how many, and the first few."""
     kinds: dict[str, list[Problem]] = defaultdict(list)
     for problem in reading.problems:

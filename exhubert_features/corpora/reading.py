@@ -81,11 +81,11 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
         _describe(corpus, tree, name, side, found)
     expected = set(corpus.expected(side)) - {clip.id for clip in found.clips} - found.damaged
     for name in sorted(expected):
-        if not exception(corpus, name):
+        if not _exception(corpus, name):
             found.problems.append(Problem(kind="labelled, but without a file", name=name))
     clips = []
     for clip in _one_file_each(corpus, tree, found):
-        reason = exception(corpus, clip.id)
+        reason = _exception(corpus, clip.id)
         if reason and not keep_exceptions:
             found.left_out.append((clip.id, reason))
         else:
@@ -100,7 +100,7 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
     )
 
 
-def exception(corpus: Corpus, name: str) -> str:
+def _exception(corpus: Corpus, name: str) -> str:
     """Why a clip is left out by default; empty for most."""
     fitting = (why for rule, why in corpus.exceptions.items() if re.fullmatch(rule, name))
     return next(fitting, "")
@@ -124,7 +124,7 @@ def _describe(corpus: Corpus, tree: Tree, name: str, side: Side, found: _Found) 
             found.problems.append(Problem(kind="no label", name=name, reason=none.reason))
         return
     wrong = damage(tree.root / name)
-    if wrong and not all(exception(corpus, clip.id) for clip in clips):
+    if wrong and not all(_exception(corpus, clip.id) for clip in clips):
         found.problems.append(Problem(kind="damaged", name=name, reason=wrong))
         found.damaged.update(clip.id for clip in clips)
     else:

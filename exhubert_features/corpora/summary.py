@@ -120,8 +120,9 @@ def _note_lines(prepared: Prepared) -> Iterator[str]:
     videos = set(prepared.reading.tree.videos) & {clip.file for clip in prepared.clips}
     if videos:
         yield (
-            f"note: {len(videos):,} files are videos: extract their sound to files of the same "
-            "name beside them (ffmpeg -i A.mp4 -ac 1 -ar 16000 A.wav) and prepare again"
+            f"note: {len(videos):,} files are videos; mp4, mov, mkv and webm are read where ffmpeg "
+            "is installed, of others extract the sound to files of the same name beside them "
+            "(ffmpeg -i A.avi -ac 1 -ar 16000 A.wav) and prepare again"
         )
 
 

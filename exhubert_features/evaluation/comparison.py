@@ -19,7 +19,6 @@ from .jackknife import (
     jackknife,
     keeping_classes,
     moment_units,
-    of_one_group,
 )
 from .metrics import (
     CLASSIFICATION,
@@ -131,12 +130,10 @@ def _differences(
         units = moment_units(truth.astype(float), pair.astype(float), index)
         return units, _gap(statistic)
     alone = np.full(len(truth), basis.unit == "clip")
+    units = confusion_units(truth, pair, classes, index, alone)
     if metric == "accuracy":
-        units = confusion_units(truth, pair, classes, index, alone)
         sizes = units.sizes.sum(axis=1, keepdims=True)
         return Units(units.sums, units.counts, sizes), _gap(statistic)
-    alone |= of_one_group(truth, index, classes)
-    units = confusion_units(truth, pair, classes, index, alone)
     return units, keeping_classes(_gap(statistic), units.total())
 
 

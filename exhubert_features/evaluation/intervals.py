@@ -17,7 +17,6 @@ from .jackknife import (
     jackknife,
     keeping_classes,
     moment_units,
-    of_one_group,
     share_interval,
 )
 from .metrics import (
@@ -73,8 +72,8 @@ def classification_figures(
     truth, prediction
         (N,) class indices.
     groups
-        (N,) speaker (or session) of each clip; None where unknown. A class that a single group
-        has is counted by clips, which ``group_warnings`` says.
+        (N,) speaker (or session) of each clip; None where unknown. The recall of a class that
+        a single group has is taken over clips, which ``group_warnings`` says.
     classes
         Their names, in the order of the indices.
     retraining
@@ -84,26 +83,31 @@ def classification_figures(
     count = len(classes)
     validate_classes(truth, prediction, count)
     index, found = unit_index(groups, len(truth))
-    clips = np.full(len(truth), found.unit == "clip")
-    alone = clips | of_one_group(truth, index, count)
-    by_group, by_class = (
-        confusion_units(truth, prediction[None], count, index, apart) for apart in (clips, alone)
-    )
-    everything = Units(by_group.sums[:, 0], by_group.counts, by_group.sizes.sum(1, keepdims=True))
-    by_class = Units(by_class.sums[:, 0], by_class.counts, by_class.sizes)
-    whole = by_class.total()
+    units = _confusions(truth, prediction, count, index, np.full(len(truth), found.unit == "clip"))
+    everything = Units(units.sums, units.counts, units.sizes.sum(axis=1, keepdims=True))
+    whole = units.total()
     figures = {}
     for name, statistic in CLASSIFICATION.items():
         if name == "accuracy":
             spread = jackknife(everything, statistic)
         else:
-            spread = jackknife(by_class, keeping_classes(statistic, whole))
+            spread = jackknife(units, keeping_classes(statistic, whole))
         figures[name] = share_interval(spread, retraining)
     for position in np.flatnonzero(whole.sum(axis=-1)).tolist():
-        of_class = Units(by_class.sums, by_class.counts, by_class.sizes[:, [position]])
+        of_class = Units(units.sums, units.counts, units.sizes[:, [position]])
+        if units.counts @ (of_class.sizes[:, 0] > 0) == 1:
+            rows = truth == position
+            of_class = _confusions(truth[rows], prediction[rows], count, index[rows], rows[rows])
         spread = jackknife(of_class, keeping_classes(_recall(position), whole))
         figures[f"recall {classes[position]}"] = share_interval(spread, retraining)
     return figures
+
+
+def _confusions(
+    truth: np.ndarray, prediction: np.ndarray, classes: int, index: np.ndarray, alone: np.ndarray
+) -> Units:
+    units = confusion_units(truth, prediction[None], classes, index, alone)
+    return Units(units.sums[:, 0], units.counts, units.sizes)
 
 
 def _recall(position: int) -> Statistic:
@@ -214,5 +218,8 @@ def group_warnings(
 def _rare_class(name: str, count: int, of: int, group: str) -> str:
     start = f"Clips of class {name} come from {count} of {of} {group} groups"
     if count == 1:
-        return f"{start}: its intervals treat them as independent and say nothing of other {group}s"
-    return f"{start}: the interval of its recall is wide and that of UAR leans on few"
+        return (
+            f"{start}: the interval of its recall treats them as independent and says nothing of "
+            f"other {group}s, that of UAR takes the class to vary as the others do"
+        )
+    return f"{start}: the intervals of its recall and of UAR rest on few and are wide"

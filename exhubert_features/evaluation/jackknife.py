@@ -141,12 +141,6 @@ def confusion_units(
     )
 
 
-def of_one_group(truth: np.ndarray, index: np.ndarray, classes: int) -> np.ndarray:
-    """(N,) True for clips of a class that no second group has."""
-    pairs = np.unique(index * classes + truth)
-    return np.bincount(pairs % classes, minlength=classes)[truth] == 1
-
-
 def moment_units(truth: np.ndarray, predictions: np.ndarray, index: np.ndarray) -> Units:
     """Moments (U, P, 7) of (N,) values and predictions (P, N), summed over each group."""
     each = np.stack([moments(truth, prediction) for prediction in predictions])

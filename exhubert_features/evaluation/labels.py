@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import LabelError
 from ..tables import clean, read_table
+from .annotators import settle_annotators
 from .duplicates import unite_same_audio
 from .joining import Matches, Row, Table, count_and_name, match_rows
 from .values import Task, is_missing, missing_words, parse_values, unite_lookalikes
@@ -32,6 +33,7 @@ class LabelOptions:
     mapping: Mapping[str, str] = field(default_factory=dict)  # old: new; new "" leaves clips out
     drop_unlabelled: bool = False  # a clip without a label is a mistake more often than a wish
     id_column: str | None = None  # None: the first known id or file column that fits
+    annotators: bool = False  # the table has a row per annotator: majority, or mean of numbers
     columns: tuple[str, ...] = ()  # more columns to keep, such as gender, for scores by them
 
 
@@ -169,6 +171,9 @@ def join_labels(
     """
     options = options or LabelOptions()
     columns = list(dict.fromkeys(name for name in (target, group, split, *options.columns) if name))
+    settled: list[str] = []
+    if table is not None and options.annotators:
+        table, settled = settle_annotators(table, target, options.id_column)
     from_table, notes = _divide_columns(clips, table, columns, target)
     if table is None:
         rows: list[Row | None] = list(clips)
@@ -183,7 +188,7 @@ def join_labels(
     complete, dropped = _settle(clips, rows, matches, columns, target, options)
     found, left_out = _map_labels(complete, target, options.mapping)
     labels = _labels(clips, found, target, group, split, classes, options)
-    return replace(labels, warnings=(*notes, *dropped, *left_out, *labels.warnings))
+    return replace(labels, warnings=(*settled, *notes, *dropped, *left_out, *labels.warnings))
 
 
 def _divide_columns(

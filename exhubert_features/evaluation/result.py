@@ -35,11 +35,11 @@ class Evaluation(Outcome):
 
     Examples
     --------
-    >>> from exhubert_features import probe                            # doctest: +SKIP
-    >>> evaluation = probe("features", target="emotion")               # doctest: +SKIP
-    >>> evaluation.main                                                # doctest: +SKIP
-    Interval(value=0.71, low=0.65, high=0.76)
-    >>> evaluation.report("probe")                                     # doctest: +SKIP
+    >>> from exhubert_features import probe
+    >>> evaluation = probe("corpus-features", target="emotion")
+    >>> evaluation.main
+    Interval(value=..., low=..., high=...)
+    >>> evaluation.report("probe")
     PosixPath('probe/report.html')
     """
 
@@ -51,6 +51,7 @@ class Evaluation(Outcome):
     origin: Origin | None = None
     seed: int = 0
     comparisons: tuple[HeadComparison, ...] = ()
+    repeats: tuple[float, ...] = ()  # the main figure under other dealings of the folds
 
     @property
     def warnings(self) -> list[str]:
@@ -132,6 +133,7 @@ class Evaluation(Outcome):
             protocol=f"{self.protocol.words} {self.method}".strip(),
             layer_curve=self.curve,
             comparisons=self.comparisons,
+            dealings=(self.main.value, *self.repeats) if self.repeats else (),
             map_points=None
             if self.features is None
             else principal_components(self.features[self.protocol.tested], self.seed),

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, UsageError
 from .dealing import deal
 from .labels import Labels
 
@@ -145,6 +145,27 @@ def make_protocol(
         warnings=tuple(dict.fromkeys(notes)),
         test_sets=outer.single and len(built) > 1,
     )
+
+
+def other_dealings(
+    labels: Labels, options: SplitOptions, seed: int, repeats: int
+) -> list[Protocol]:
+    """Return ``repeats`` - 1 more protocols, their folds dealt with the seeds that follow.
+
+    Raises
+    ------
+    UsageError
+        Where folds are given or leave one group out: there is one way to deal them.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats is {repeats}", expected="one or more")
+    scheme = _scheme(labels, options)
+    if repeats > 1 and scheme not in ("grouped", "random"):
+        raise UsageError(
+            f"folds of the kind {scheme} can be dealt in one way only",
+            remedy="Leave --repeats away, or choose --split grouped",
+        )
+    return [make_protocol(labels, options, seed=seed + count) for count in range(1, repeats)]
 
 
 RANDOM = (

@@ -29,7 +29,7 @@ def missing_words(cells: Iterable[str | None], meant: Collection[str] = ()) -> l
     return sorted({cell for cell in cells if cell and is_missing(cell, meant)})
 
 
-def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+def _lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return names that differ only by case or by the spelling of a number, together."""
     alike: dict[str, set[str]] = defaultdict(set)
     for name in names:
@@ -38,7 +38,7 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in alike.values() if len(group) > 1)
 
 
-def shown(alike: Sequence[tuple[str, ...]]) -> str:
+def _shown(alike: Sequence[tuple[str, ...]]) -> str:
     """Write lookalikes out: ``'Angry' and 'angry'; '1' and '1.0'``."""
     return "; ".join(" and ".join(map(repr, group)) for group in alike)
 
@@ -49,9 +49,9 @@ def unite_lookalikes(names: Sequence[str], what: str) -> tuple[list[str], list[s
     Meant for groups: two names of one speaker would let this speaker stand on both sides of a
     split, while two speakers taken for one do no harm to a score.
     """
-    alike = lookalikes(set(names))
+    alike = _lookalikes(set(names))
     one = {name: group[0] for group in alike for name in group}
-    note = [f"Taken for one {what} each: {shown(alike)}"] if alike else []
+    note = [f"Taken for one {what} each: {_shown(alike)}"] if alike else []
     return [one.get(name, name) for name in names], note
 
 
@@ -132,11 +132,11 @@ def _guess_task(text: Sequence[str], numbers: Sequence[float | None], target: st
 def _class_names(text: Sequence[str], target: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
     names = tuple(sorted(set(text)))
     meant = {*mapping, *mapping.values()}
-    alike = [group for group in lookalikes(names) if not meant.issuperset(group)]
+    alike = [group for group in _lookalikes(names) if not meant.issuperset(group)]
     if alike:
         old, new = alike[0][:2]
         raise LabelError(
-            f"classes of column {target!r} that only look different: {shown(alike)}",
+            f"classes of column {target!r} that only look different: {_shown(alike)}",
             remedy=f"--map '{old}={new}' makes them one; --map '{old}={old}' --map '{new}={new}' "
             "keeps them apart",
         )

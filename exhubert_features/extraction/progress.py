@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -93,16 +93,16 @@ class Progress:
             parts.insert(0, f"{(self._done - clips) / elapsed:.1f} clips/s")
         settled = elapsed >= SETTLED_SECONDS or heard >= SETTLED_SHARE * self._seconds
         if settled and self._audio < self._seconds:
-            parts.append(f"{about((self._seconds - self._audio) / speed)} left")
+            parts.append(f"{_about((self._seconds - self._audio) / speed)} left")
         return parts
 
 
-def about(seconds: float) -> str:
+def _about(seconds: float) -> str:
     """Say how long, as people do.
 
     Examples
     --------
-    >>> about(20), about(150), about(7200)
+    >>> _about(20), _about(150), _about(7200)
     ('about 20 s', 'about 2 min', 'about 2.0 h')
     """
     if seconds < 55:
@@ -112,7 +112,7 @@ def about(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 100 else f"about {seconds / 3600:.1f} h"
 
 
-def _open_bar(seconds: float, stream: TextIO) -> tqdm | None:
+def _open_bar(seconds: float, stream: TextIO) -> tqdm[Any] | None:
     """A bar where the stream is a terminal."""
     if not stream.isatty():
         return None

@@ -15,7 +15,7 @@ from .options import FitOptions
 LAYER_WEIGHT_RATE = 10
 
 
-def train(
+def descend(
     head: Head,
     features: LabelledFeatures,
     labels: Labels,
@@ -30,7 +30,7 @@ def train(
             descent.epoch()
 
 
-def train_until_worse(
+def descend_until_worse(
     head: Head,
     features: LabelledFeatures,
     labels: Labels,
@@ -82,7 +82,7 @@ class Descent:
         self.optimiser = torch.optim.AdamW(groups)
         self.values = torch.from_numpy(labels.values)
         self.class_weights: Tensor | None = None
-        if labels.task == "classification":
+        if labels.task == "classification" and options.prior == "balanced":
             counts = np.bincount(labels.values[rows], minlength=len(labels.classes))
             balanced = counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts)
             self.class_weights = torch.from_numpy(balanced).float()
@@ -95,7 +95,7 @@ class Descent:
             part = order[start : start + self.batch_size]
             loss = self._loss(self.head(*self.features.batch(part)), part)
             self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimiser.step()
 
     @torch.inference_mode()
@@ -107,7 +107,7 @@ class Descent:
 
     def _loss(self, outputs: Tensor, rows: np.ndarray) -> Tensor:
         truth = self.values[rows]
-        if self.class_weights is not None:
+        if not truth.is_floating_point():
             return nn.functional.cross_entropy(outputs, truth, self.class_weights)
         error = (outputs[:, 0] - truth.float()) / self.head.target_scale
         return error.square().mean()

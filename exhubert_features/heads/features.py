@@ -34,6 +34,7 @@ class HeadConfig:
     width: int  # D
     hidden: int = 128  # wide enough for a few thousand clips, small enough not to learn them
     dropout: float = 0.2
+    per_group: bool = False  # features standardised speaker by speaker
 
     @property
     def task(self) -> Literal["classification", "regression"]:

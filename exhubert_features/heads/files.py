@@ -124,7 +124,7 @@ def _fingerprint(card: Mapping[str, Any], path: Path) -> Fingerprint:
 
 
 def _config(card: Mapping[str, Any], path: Path) -> HeadConfig:
-    data = dict(card["config"])
+    data = {"per_group": False, **card["config"]}  # version 0.1.0 did not have it
     if set(data) != {field.name for field in fields(HeadConfig)} or data["kind"] not in HEADS:
         raise CheckpointError(f"{path} describes no known head: {sorted(data)}")
     kinds: dict[str, type] = {"classes": str, "layers": int, "pools": str}
@@ -134,6 +134,7 @@ def _config(card: Mapping[str, Any], path: Path) -> HeadConfig:
         for key, kind in kinds.items()
     )
     text = isinstance(data["target"], str) and isinstance(data["dropout"], float)
+    text = text and isinstance(data["per_group"], bool)
     if not (whole and lists and text and data["layers"] and 0 <= data["dropout"] < 1):
         raise CheckpointError(f"{path} has a config with values of the wrong kind")
     return HeadConfig(**{**data, **{key: tuple(data[key]) for key in kinds}})

@@ -30,7 +30,7 @@ def choose(features: LabelledFeatures, labels: Labels, fold: Fold, options: FitO
     epochs = []
     for inner in fold.inner:
         head = _prepared(features, labels, inner.train, options)
-        count, outputs[inner.held] = descent.train_until_worse(
+        count, outputs[inner.held] = descent.descend_until_worse(
             head, features, labels, inner.train, inner.held, options
         )
         epochs.append(count)
@@ -48,10 +48,10 @@ def fit(
     head = _prepared(features, labels, rows, options)
     if isinstance(head, LinearHead):
         strength = setting["shrinkage" if features.config.kind == "discriminant" else "C"]
-        (fitted,) = _linear_fits(head, features, labels, rows, [strength])
-        _put(head, fitted)
+        (fitted,) = _linear_fits(head, features, labels, rows, [strength], options)
+        _put(head, fitted, setting.get("stretch", 1.0))
     else:
-        descent.train(head, features, labels, rows, setting["epochs"], options)
+        descent.descend(head, features, labels, rows, setting["epochs"], options)
     return head.eval()
 
 
@@ -106,16 +106,35 @@ def _choose_strength(
     """The strength of a linear map that scores best on the inner folds."""
     shape = (len(grid), len(labels), features.config.outputs)
     outputs = np.full(shape, np.nan, dtype=np.float32)
+    stretches = np.ones(len(grid))
     for inner in fold.inner:
         head = cast(LinearHead, _prepared(features, labels, inner.train, options))
-        fits = _linear_fits(head, features, labels, inner.train, grid)
+        fits = _linear_fits(head, features, labels, inner.train, grid, options)
         for position, fitted in enumerate(fits):
             _put(head, fitted)
             outputs[position, inner.held] = outputs_of(head, features, inner.held)
     held = np.concatenate([inner.held for inner in fold.inner])
+    if labels.task == "regression":
+        for position, tried in enumerate(outputs):
+            stretches[position], tried[held] = _stretched(tried[held], labels.values[held])
     scores = [main_score(labels, held, tried[held]) for tried in outputs]
     best = best_of(scores, [loss(labels, held, tried[held]) for tried in outputs])
-    return Choice(setting={name: grid[best]}, inner_outputs=outputs[best])
+    setting = {name: grid[best]}
+    if labels.task == "regression":
+        setting["stretch"] = float(stretches[best])
+    return Choice(setting=setting, inner_outputs=outputs[best])
+
+
+def _stretched(outputs: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """How far held-out values (n, 1) must spread to spread as the truth does, and they so.
+
+    The least squares error makes predictions timid: where they correlate by r with the truth
+    they spread r times as far, which costs CCC (.40 instead of .50 at r = .5) and is no better
+    knowledge. Never more than threefold: beyond, there is little but noise to stretch.
+    """
+    middle = outputs.mean()
+    stretch = float(np.clip(truth.std() / max(float(outputs.std()), 1e-12), 1 / 3, 3))
+    return stretch, middle + stretch * (outputs - middle)
 
 
 def _linear_fits(
@@ -124,6 +143,7 @@ def _linear_fits(
     labels: Labels,
     rows: np.ndarray,
     grid: Sequence[float],
+    options: FitOptions,
 ) -> list[LinearMap]:
     """One map of the head's standardised features per strength."""
     standardised = ((features.batch(rows).features - head.mean) / head.deviation).flatten(1)
@@ -131,20 +151,28 @@ def _linear_fits(
     if labels.task == "regression":
         targets = (targets - head.target_mean.item()) / head.target_scale.item()
     if head.config.kind == "discriminant":
-        return _discriminants(standardised, targets, len(labels.classes), grid)
+        return _discriminants(standardised, targets, len(labels.classes), grid, options)
     if labels.task == "regression":
         return _ridges(standardised.numpy(), targets, grid)
-    return _logistics(standardised.numpy(), targets, len(labels.classes), grid)
+    return _logistics(standardised.numpy(), targets, len(labels.classes), grid, options)
 
 
 def _discriminants(
-    standardised: Tensor, targets: np.ndarray, classes: int, grid: Sequence[float]
+    standardised: Tensor,
+    targets: np.ndarray,
+    classes: int,
+    grid: Sequence[float],
+    options: FitOptions,
 ) -> list[LinearMap]:
     """The probe's own fit: linear discriminant analysis, or ridge in closed form."""
     values = torch.from_numpy(targets)
     wanted = torch.eye(classes)[values] if classes else values.float()[:, None]
     sums = BlockSums(standardised, wanted, [len(targets)], classification=classes > 0)
-    return [sums.for_raw_features(fitted) for fitted in sums.fit([0], grid)]
+    maps = [sums.for_raw_features(fitted) for fitted in sums.fit([0], grid)]
+    if classes and options.prior == "corpus":  # logits are comparable up to the log priors
+        shares = wanted.mean(dim=0).clamp(min=1e-12).log()
+        maps = [LinearMap(weight=m.weight, bias=m.bias + shares.clamp(min=NEVER)) for m in maps]
+    return maps
 
 
 def _ridges(
@@ -161,13 +189,17 @@ def _ridges(
 
 
 def _logistics(
-    standardised: np.ndarray, targets: np.ndarray, classes: int, grid: Sequence[float]
+    standardised: np.ndarray,
+    targets: np.ndarray,
+    classes: int,
+    grid: Sequence[float],
+    options: FitOptions,
 ) -> list[LinearMap]:
     """Logistic regressions by scikit-learn, each begun where the one before ended."""
     from sklearn.linear_model import LogisticRegression
 
-    # Balanced weights: every class counts alike, as it does in UAR.
-    logistic = LogisticRegression(class_weight="balanced", max_iter=300, tol=1e-3, warm_start=True)
+    weights = "balanced" if options.prior == "balanced" else None
+    logistic = LogisticRegression(class_weight=weights, max_iter=300, tol=1e-3, warm_start=True)
     maps = []
     for penalty in grid:
         logistic.set_params(C=penalty).fit(standardised, targets)
@@ -182,7 +214,8 @@ def _logistics(
     return maps
 
 
-def _put(head: LinearHead, fitted: LinearMap) -> None:
+def _put(head: LinearHead, fitted: LinearMap, stretch: float = 1.0) -> None:
+    """Give a head its map; standardised values have mean 0, about which they are stretched."""
     with torch.no_grad():
-        head.linear.weight.copy_(fitted.weight)
-        head.linear.bias.copy_(fitted.bias)
+        head.linear.weight.copy_(fitted.weight * stretch)
+        head.linear.bias.copy_(fitted.bias * stretch)

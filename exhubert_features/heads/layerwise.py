@@ -23,6 +23,7 @@ from ..evaluation.outputs import best_of, fold_temperature, loss, main_score
 from ..evaluation.splits import Protocol
 from ..report import LayerCurve
 from ..store import FeatureStore
+from .labelled import standardise_groups
 from .linear import SHRINKAGES, BlockSums
 
 LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
@@ -70,6 +71,7 @@ def run_probe(
     *,
     layers: Sequence[int] | None = None,
     pool: str | None = None,
+    per_group: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Probe:
     """Probe layers of a store.
@@ -80,6 +82,8 @@ def run_probe(
         Hidden-state ids; None is all stored.
     pool
         One of the store's pools; None is its first.
+    per_group
+        Standardise the features of each group by itself.
     on_progress
         Called with layers done and layers in all.
     """
@@ -88,6 +92,8 @@ def run_probe(
 
     def probe_one(layer: int) -> _LayerFit:
         matrix = store.matrix(layer=layer, pool=pool or store.pools[0])[labels.rows]
+        if per_group:
+            matrix = standardise_groups(matrix, labels)
         return _probe_layer(torch.from_numpy(matrix.astype(np.float32)), labels, plan)
 
     fitted = []
@@ -127,6 +133,23 @@ def probe_outcome(probe: Probe, labels: Labels, protocol: Protocol) -> Outcome:
         outputs=outputs,
         temperatures=tuple(temperatures),
         chosen=tuple(chosen),
+    )
+
+
+def probe_matrix(features: np.ndarray, labels: Labels, protocol: Protocol) -> Outcome:
+    """Return what a probe on any features (N, D) of the labelled clips scores."""
+    outputs, inner_outputs, _, _, shrinkages = _probe_layer(
+        torch.from_numpy(features), labels, _Plan(labels, protocol)
+    )
+    return Outcome(
+        labels=labels,
+        protocol=protocol,
+        outputs=outputs,
+        temperatures=tuple(
+            fold_temperature(labels, fold, inner)
+            for fold, inner in zip(protocol.folds, inner_outputs, strict=True)
+        ),
+        chosen=tuple({"shrinkage": float(shrinkage)} for shrinkage in shrinkages),
     )
 
 
@@ -226,7 +249,7 @@ def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
         for rows in (plan.slices[block] for block in test):
             outer[rows] = fitted(sums.features[rows])
     chosen = (values[best, every] for values in (inner_outputs, scores, losses))
-    return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]  # type: ignore[return-value]
+    return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]
 
 
 def _targets(labels: Labels) -> Tensor:

@@ -128,6 +128,12 @@ class Head(nn.Module):
             When the features were made with other weights or settings.
         """
         self.eval()
+        if self.config.per_group:
+            raise UsageError(
+                "this head reads features standardised speaker by speaker, and cannot tell who "
+                "speaks here",
+                remedy="Use `exhubert evaluate`, or train without --per-speaker",
+            )
         reader = FeatureReader(self.config, trained=self.fingerprint, found=fingerprint)
         ids: list[str] = []
         scores = [np.empty((0, self.config.outputs), np.float32)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, mode
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class FitOptions:
     # C of the linear head: from nearly the classes' means to nearly no penalty, since layers
     # and corpora differ by orders of magnitude in what suits them
     penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+    # balanced: every class counts alike, as it does in UAR; corpus: as often as in the training
+    # clips, for accuracy and for probabilities that hold where classes are as frequent
+    prior: Literal["balanced", "corpus"] = "balanced"
     seed: int = 0
 
 
@@ -38,10 +41,16 @@ class Choice:
 def agree(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one setting for the final head: what most folds chose, the median of the epochs."""
     return {
-        key: round(median(values)) if key == "epochs" else mode(values)
+        key: _middle(key, values)
         for key in settings[0]
         for values in [[setting[key] for setting in settings]]
     }
+
+
+def _middle(key: str, values: Sequence[Any]) -> Any:
+    if key == "epochs":
+        return round(median(values))
+    return median(values) if key == "stretch" else mode(values)
 
 
 def edge_warnings(settings: Sequence[Mapping[str, Any]], options: FitOptions) -> list[str]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from ..evaluation import Evaluation, LabelOptions, Labels, SplitOptions
 from ..evaluation.origin import origin_of
 from ..evaluation.outputs import CHOSEN_INSIDE
-from ..evaluation.splits import make_protocol
+from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..evaluation.values import Task
 from ..store import FeatureStore
-from .labelled import open_store
-from .layerwise import layer_curve, probe_outcome, run_probe
+from .baselines import compare_with_baselines
+from .labelled import PER_GROUP, open_store
+from .layerwise import Probe, layer_curve, probe_outcome, run_probe
 
 if TYPE_CHECKING:
     from ..evaluation.labels import LabelSource
@@ -27,10 +28,13 @@ def probe(
     labels: LabelSource | None = None,
     layers: Sequence[int] | None = None,
     pool: str | None = None,
+    per_group: bool = False,
     joining: LabelOptions | None = None,
     splitting: SplitOptions | None = None,
+    baselines: Sequence[str | Path] = (),
     corpus: str | None = None,
     seed: int = 0,
+    repeats: int = 1,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """Fit a linear probe to every layer and test it on speakers it was not fitted to.
@@ -49,10 +53,17 @@ def probe(
         Hidden-state ids; None is all stored.
     pool
         One of the store's pools; None is its first.
+    per_group
+        Standardise the features of each speaker by itself: no labels, but several clips of
+        whoever is tested are needed.
     joining, splitting
         How labels reach clips, and how clips are divided, where the defaults do not fit.
+    baselines
+        ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    repeats
+        Deal the folds so many times, with other seeds, to see how much that changes.
     on_progress
         Called with a word, steps done and steps in all.
 
@@ -69,25 +80,32 @@ def probe(
     protocol = make_protocol(joined, splitting, seed=seed)
     pool = pool or store.pools[0]
     tell = on_progress or (lambda word, done, total: None)
-    found = run_probe(
-        store, joined, protocol, layers=layers, pool=pool,
-        on_progress=lambda done, total: tell("probing layers", done, total),
-    )  # fmt: skip
+
+    def run(folds: Protocol) -> Probe:
+        return run_probe(
+            store, joined, folds, layers=layers, pool=pool, per_group=per_group,
+            on_progress=lambda done, total: tell("probing layers", done, total),
+        )  # fmt: skip
+
+    found = run(protocol)
     outcome = probe_outcome(found, joined, protocol)
+    others = other_dealings(joined, splitting, seed, repeats)
     curve = layer_curve(found, joined, protocol)
-    return Evaluation(
+    evaluation = Evaluation(
         labels=joined,
         protocol=protocol,
         outputs=outcome.outputs,
         chosen=outcome.chosen,
         temperatures=outcome.temperatures,
         title=f"Layer probe: {joined.target}",
-        method=_describe(joined.task),
+        method=_describe(joined.task) + (PER_GROUP if per_group else ""),
         curve=curve,
         features=store.matrix(layer=curve.best, pool=pool)[joined.rows],
         origin=origin_of(store, joined, corpus),
         seed=seed,
+        repeats=tuple(probe_outcome(run(folds), joined, folds).main.value for folds in others),
     )
+    return compare_with_baselines(evaluation, store, baselines)
 
 
 def _describe(task: Task) -> str:

@@ -18,7 +18,7 @@ from ..store import FeatureStore
 from .features import check_fingerprint
 from .files import load_head
 from .fitting import outputs_of
-from .labelled import LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures, open_store
 from .memory import overlap_warnings
 from .modules import Head
 
@@ -115,7 +115,8 @@ def evaluate_on(
         temperatures=(temperature,),
         temperature=temperature,
         title=f"{head.config.kind} head on other data: {labels.target}",
-        method="The head was trained before; nothing was fitted or chosen on these clips.",
+        method="The head was trained before; nothing was fitted or chosen on these clips."
+        + (PER_GROUP if head.config.per_group else ""),
         features=features.summary(everyone),
         notes=tuple(overlap_warnings(head, labels)),
         origin=origin_of(store, labels, corpus),

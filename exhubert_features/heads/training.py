@@ -13,13 +13,15 @@ from ..errors import UsageError
 from ..evaluation import Evaluation, LabelOptions, Labels, SplitOptions
 from ..evaluation.metrics import fit_temperature
 from ..evaluation.origin import origin_of
+from ..evaluation.outcome import Outcome
 from ..evaluation.outputs import CHOSEN_INSIDE, fold_temperature
-from ..evaluation.splits import Protocol, make_protocol
+from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..store import FeatureStore
+from .baselines import compare_with_baselines
 from .features import HeadConfig, Kind
 from .files import refuse_existing, save_head
 from .fitting import choose, fit, outputs_of
-from .labelled import LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures, open_store
 from .layerwise import Probe, layer_curve, run_probe
 from .memory import remember
 from .modules import Head
@@ -63,8 +65,10 @@ class Trained:
         """
         if not force:
             refuse_existing(folder)
+        # The head last: a run that ends in between can be repeated without force.
+        page = self.evaluation.report(folder, command=command, embed_audio=embed_audio)
         save_head(self.head, folder)
-        return self.evaluation.report(folder, command=command, embed_audio=embed_audio)
+        return page
 
 
 def train(
@@ -76,11 +80,14 @@ def train(
     head: Kind = "linear",
     layers: Sequence[int] | None = None,
     pools: Sequence[str] | None = None,
+    per_group: bool = False,
     joining: LabelOptions | None = None,
     splitting: SplitOptions | None = None,
     fitting: FitOptions | None = None,
+    baselines: Sequence[str | Path] = (),
     corpus: str | None = None,
     seed: int = 0,
+    repeats: int = 1,
     on_progress: Tell | None = None,
 ) -> Trained:
     """Cross-validate a head, then fit it on all labelled clips.
@@ -100,11 +107,18 @@ def train(
         Hidden-state ids to use instead, all together.
     pools
         Out of the store's; None is all of them.
+    per_group
+        Standardise the features of each speaker by itself: no labels, but several clips of
+        whoever is tested are needed.
     joining, splitting, fitting
         How labels reach clips, how clips are divided and how heads are fitted, where the
         defaults do not fit.
+    baselines
+        ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    repeats
+        Deal the folds so many times, with other seeds, to see how much that changes.
     on_progress
         Called with a word, steps done and steps in all.
 
@@ -120,10 +134,13 @@ def train(
     )
     protocol = make_protocol(joined, splitting, seed=seed)
     options = replace(fitting or FitOptions(), seed=seed)
-    return train_on(
-        store, joined, protocol, kind=head, layers=layers, pools=pools, options=options,
-        corpus=corpus, on_progress=on_progress,
+    trained = train_on(
+        store, joined, protocol, kind=head, layers=layers, pools=pools, per_group=per_group,
+        options=options, corpus=corpus, on_progress=on_progress,
+        others=other_dealings(joined, splitting, seed, repeats),
     )  # fmt: skip
+    evaluation = compare_with_baselines(trained.evaluation, store, baselines)
+    return replace(trained, evaluation=evaluation)
 
 
 def train_on(
@@ -134,51 +151,120 @@ def train_on(
     kind: Kind = "linear",
     layers: Sequence[int] | None = None,
     pools: Sequence[str] | None = None,
+    per_group: bool = False,
     options: FitOptions | None = None,
     corpus: str | None = None,
+    others: Sequence[Protocol] = (),
     on_progress: Tell | None = None,
 ) -> Trained:
-    """Train on labels and folds that are at hand already; see :func:`train`."""
+    """Train on labels and folds that are at hand already; see :func:`train`.
+
+    ``others`` are folds to be cross-validated as well, to see how much the score changes.
+    """
     options = options or FitOptions()
-    config = _config(store, labels, kind, layers, pools, options)
-    tell = on_progress or (lambda word, done, total: None)
-    found = None
-    if layers is None and kind in CHOOSING and len(config.layers) > 1:
-        found = run_probe(
-            store, labels, protocol, pool=config.pools[0],
-            on_progress=lambda done, total: tell("probing layers", done, total),
-        )  # fmt: skip
-    outputs, temperatures, chosen = _cross_validate(
-        store, labels, protocol, config, found, options, tell
+    config = replace(_config(store, labels, kind, layers, pools, options), per_group=per_group)
+    training = _Training(
+        store=store,
+        labels=labels,
+        config=config,
+        options=options,
+        chooses_layer=layers is None and kind in CHOOSING and len(config.layers) > 1,
+        tell=on_progress or (lambda word, done, total: None),
     )
-    setting = agree(chosen)
-    if found is not None:
-        config = replace(config, layers=(setting["layer"],))
-    features = LabelledFeatures(store, labels, config)
-    everyone = np.arange(len(labels))
-    head = fit(features, labels, everyone, setting, options)
-    rows = protocol.tested
-    if labels.classes:
-        head.temperature.fill_(fit_temperature(outputs[rows], labels.values[rows]))
-    curve = None if found is None else layer_curve(found, labels, protocol)
+    probe = training.probe(protocol)
+    outcome = training.cross_validate(protocol, probe)
+    repeats = tuple(training.score(folds) for folds in others)
+    setting = agree(outcome.chosen)
+    head, summary = training.finish(outcome, setting)
     evaluation = Evaluation(
         labels=labels,
         protocol=protocol,
-        outputs=outputs,
-        chosen=tuple(chosen),
-        temperatures=tuple(temperatures),
+        outputs=outcome.outputs,
+        chosen=outcome.chosen,
+        temperatures=outcome.temperatures,
         temperature=float(head.temperature) if labels.classes else None,
         title=f"{kind} head: {labels.target}",
-        method=_describe(config, layer_chosen=found is not None),
-        curve=curve,
-        features=features.summary(everyone),
-        notes=tuple(edge_warnings(chosen, options)),
+        method=_describe(config, options, layer_chosen=probe is not None),
+        curve=None if probe is None else layer_curve(probe, labels, protocol),
+        features=summary,
+        notes=tuple(edge_warnings(outcome.chosen, options)),
         origin=origin_of(store, labels, corpus),
         seed=options.seed,
+        repeats=repeats,
     )
-    head.fingerprint = store.fingerprint
     head.notes = _notes(evaluation, setting) | remember(labels)
     return Trained(head=head, evaluation=evaluation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """One kind of head on one store and its labels, under any folds."""
+
+    store: FeatureStore
+    labels: Labels
+    config: HeadConfig
+    options: FitOptions
+    chooses_layer: bool  # a probe does, in each fold; else all of the config's are used
+    tell: Tell
+
+    def probe(self, protocol: Protocol) -> Probe | None:
+        """The probe that chooses each fold's layer."""
+        if not self.chooses_layer:
+            return None
+        return run_probe(
+            self.store, self.labels, protocol,
+            pool=self.config.pools[0],
+            per_group=self.config.per_group,
+            on_progress=lambda done, total: self.tell("probing layers", done, total),
+        )  # fmt: skip
+
+    def cross_validate(self, protocol: Protocol, probe: Probe | None) -> Outcome:
+        """What each fold's head says of the clips that the fold tests."""
+        labels, config = self.labels, self.config
+        outputs = np.full((len(labels), config.outputs), np.nan, dtype=np.float32)
+        temperatures, chosen = [], []
+        loaded: dict[tuple[int, ...], LabelledFeatures] = {}
+        for number, fold in enumerate(protocol.folds):
+            setting: dict[str, Any] = {}
+            if probe is not None:
+                setting = {"layer": probe.layers[probe.chosen[number]]}
+                config = replace(config, layers=(setting["layer"],))
+            if config.layers not in loaded:
+                loaded[config.layers] = LabelledFeatures(self.store, labels, config)
+            features = loaded[config.layers]
+            choice = choose(features, labels, fold, self.options)
+            setting |= choice.setting
+            head = fit(features, labels, fold.train, setting, self.options)
+            outputs[fold.test] = outputs_of(head, features, fold.test)
+            temperatures.append(fold_temperature(labels, fold, choice.inner_outputs))
+            chosen.append(setting)
+            self.tell("cross-validating", number + 1, len(protocol.folds))
+        return Outcome(
+            labels=labels,
+            protocol=protocol,
+            outputs=outputs,
+            temperatures=tuple(temperatures),
+            chosen=tuple(chosen),
+        )
+
+    def score(self, protocol: Protocol) -> float:
+        """The main figure under other folds."""
+        return self.cross_validate(protocol, self.probe(protocol)).main.value
+
+    def finish(self, outcome: Outcome, setting: dict[str, Any]) -> tuple[Head, np.ndarray]:
+        """The head fitted on all clips, and (N, D) features of them for a picture."""
+        config = self.config
+        if self.chooses_layer:
+            config = replace(config, layers=(setting["layer"],))
+        features = LabelledFeatures(self.store, self.labels, config)
+        everyone = np.arange(len(self.labels))
+        head = fit(features, self.labels, everyone, setting, self.options)
+        rows = outcome.protocol.tested
+        if self.labels.classes:
+            logits = outcome.outputs[rows]
+            head.temperature.fill_(fit_temperature(logits, self.labels.values[rows]))
+        head.fingerprint = self.store.fingerprint
+        return head, features.summary(everyone)
 
 
 def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +279,7 @@ def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(config: HeadConfig, *, layer_chosen: bool) -> str:
+def _describe(config: HeadConfig, options: FitOptions, *, layer_chosen: bool) -> str:
     """How a head was fitted and chosen, for the report."""
     fitted = {
         "linear": f"a {'logistic' if config.classes else 'ridge'} regression",
@@ -202,12 +288,21 @@ def _describe(config: HeadConfig, *, layer_chosen: bool) -> str:
         "weighted": "a learned average over the layers and a linear map",
         "attention": "attention over frames and a linear map",
     }[config.kind]
-    balanced = ", with every class counting alike" if config.classes else ""
+    balanced = {"balanced": ", with every class counting alike",
+                "corpus": ", with classes as frequent as in the corpus"}[options.prior]  # fmt: skip
+    if not config.classes:
+        balanced = ""
+        if config.kind in ("linear", "discriminant"):
+            balanced = (
+                ", its values stretched about their mean to spread as held-out truth does (the "
+                "least squares error makes them timid, which costs CCC)"
+            )
     strength = {"linear": "penalty", "discriminant": "shrinkage"}.get(
         config.kind, "number of epochs"
     )
     chosen = f"layer and {strength} were" if layer_chosen else f"{strength} was"
     words = f"The head is {fitted}{balanced}. Its {chosen} {CHOSEN_INSIDE}."
+    words += PER_GROUP if config.per_group else ""
     if layer_chosen and config.kind != "discriminant" and config.classes:
         words += (
             " The curve of the layers is of another fit, a linear discriminant analysis, so that "
@@ -240,34 +335,3 @@ def _config(
         hidden=options.hidden,
         dropout=options.dropout,
     )
-
-
-def _cross_validate(
-    store: FeatureStore,
-    labels: Labels,
-    protocol: Protocol,
-    config: HeadConfig,
-    probe: Probe | None,
-    options: FitOptions,
-    tell: Tell,
-) -> tuple[np.ndarray, list[float], list[dict[str, Any]]]:
-    """Outputs (N, C) of the folds' heads, and temperature and choices of each fold."""
-    outputs = np.full((len(labels), config.outputs), np.nan, dtype=np.float32)
-    temperatures, chosen = [], []
-    loaded: dict[tuple[int, ...], LabelledFeatures] = {}
-    for number, fold in enumerate(protocol.folds):
-        setting: dict[str, Any] = {}
-        if probe is not None:
-            setting = {"layer": probe.layers[probe.chosen[number]]}
-            config = replace(config, layers=(setting["layer"],))
-        if config.layers not in loaded:
-            loaded[config.layers] = LabelledFeatures(store, labels, config)
-        features = loaded[config.layers]
-        choice = choose(features, labels, fold, options)
-        setting |= choice.setting
-        head = fit(features, labels, fold.train, setting, options)
-        outputs[fold.test] = outputs_of(head, features, fold.test)
-        temperatures.append(fold_temperature(labels, fold, choice.inner_outputs))
-        chosen.append(setting)
-        tell("cross-validating", number + 1, len(protocol.folds))
-    return outputs, temperatures, chosen

@@ -8,11 +8,13 @@ from .content import (
     Mistake,
     PartScore,
     Report,
+    as_json,
     comparison_words,
+    dealing_words,
     metric_name,
-    plain,
     setting_words,
 )
+from .table import RunRow, write_table
 from .writing import write_report
 
 __all__ = [
@@ -23,9 +25,12 @@ __all__ = [
     "Mistake",
     "PartScore",
     "Report",
+    "RunRow",
+    "as_json",
     "comparison_words",
+    "dealing_words",
     "metric_name",
-    "plain",
     "setting_words",
     "write_report",
+    "write_table",
 ]

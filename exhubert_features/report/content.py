@@ -49,6 +49,7 @@ class HeadComparison:
     difference: Interval
     p_value: float | None  # None where nothing can be tested; the note says why
     note: str = ""
+    score: Interval | None = None  # of the other one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class Report:
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
     comparisons: Sequence[HeadComparison] = ()
+    dealings: Sequence[float] = ()  # the main figure under each dealing of the folds
     map_points: np.ndarray | None = None  # (N, 2), principal components of the features used
     # temperature (of the final head), ece, brier, and scaled fold by fold: ece_scaled,
     # brier_scaled
@@ -175,11 +177,24 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
     gap = found.difference
     certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
     tested = "" if found.p_value is None else f" and p = {found.p_value:.3f}"
+    score = f" ({found.score.value:.3f})" if found.score else ""
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "
-        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}: the difference "
-        f"has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. {found.note}"
+        f"{'lower' if gap.value < 0 else 'higher'} than that of {found.against}{score}: the "
+        f"difference has a 95 % interval from {gap.low:.3f} to {gap.high:.3f}{tested}{certain}. "
+        f"{found.note}"
     ).strip()
+
+
+def dealing_words(dealings: Sequence[float], metric: str) -> str:
+    """Say how much the score depends on how the folds were dealt; nothing for one dealing."""
+    if len(dealings) < 2:
+        return ""
+    return (
+        f"Over {len(dealings)} dealings of the folds, {metric_name(metric)} is "
+        f"{np.mean(dealings):.3f} on average, from {min(dealings):.3f} to {max(dealings):.3f} "
+        f"(standard deviation {np.std(dealings, ddof=1):.3f}): the interval does not hold this."
+    )
 
 
 def setting_words(chosen: Mapping[str, Any]) -> str:
@@ -189,20 +204,21 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
         "C": "penalty C = {:g}",
         "epochs": "{} epochs",
         "shrinkage": "shrinkage {:g}",
+        "stretch": "stretched by {:.2f}",
     }
     return ", ".join(words.get(key, key + " {}").format(value) for key, value in chosen.items())
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return the same as strict JSON data: no numpy, no NaN."""
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return as_json(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value if isinstance(value, str | int | None) else str(value)

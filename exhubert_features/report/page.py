@@ -16,9 +16,10 @@ from ..version import __version__
 from .content import (
     LayerCurve,
     Report,
+    as_json,
     comparison_words,
+    dealing_words,
     metric_name,
-    plain,
     setting_words,
 )
 
@@ -58,6 +59,7 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         grouped=report.grouped,
         facts=_facts(report),
         comparisons=[comparison_words(found, report.metric) for found in report.comparisons],
+        dealings=dealing_words(report.dealings, report.metric),
         warnings=_warnings(report),
         metric_rows=[
             (metric_name(key), _number(value.value), _span(value))
@@ -87,7 +89,7 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
             for failure in report.failures[:_LISTED_FAILURES]
         ],
         reproduce_rows=_reproduce_rows(report),
-        fingerprint=json.dumps(plain(fingerprint), indent=1) if fingerprint else "",
+        fingerprint=json.dumps(as_json(fingerprint), indent=1) if fingerprint else "",
     )
 
 

@@ -37,7 +37,7 @@ _CSS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)", _BLUE:
 _CELLS = LinearSegmentedColormap.from_list("cells", [(0.03, 0.3, 0.61, 0), (0.03, 0.3, 0.61, 1)])
 # From blue over grey to orange: both ends read on white and on black, for any colour vision.
 _VALUES = LinearSegmentedColormap.from_list("values", [COLOURS[0], "#a0a0a0", COLOURS[1]])
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: any script, searchable, the page's own font
     "text.parse_math": False,  # a label such as "$x$" is a name, not a formula
     "font.size": 9.5,
@@ -216,7 +216,7 @@ def draw_calibration(series: Mapping[str, CalibrationCurve]) -> Figure:
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for handle in upper.legend(loc="upper left", fontsize=8.5).legend_handles:
-        handle.set(markersize=5)  # type: ignore[union-attr]
+        handle.set(markersize=5)
     lower.set(xlabel="confidence in the predicted class", ylabel="clips")
     return figure
 

@@ -29,7 +29,7 @@ COLUMNS = 2000  # of the waveform: more than the figure has pixels
 MOST_DOTS = 40  # windows; more dots than that touch each other and hide the line
 MOST_TICKS = 10
 TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
-STYLE = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a file name with $ is a name
     "font.size": 10,
     "text.color": INK,

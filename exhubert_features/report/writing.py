@@ -11,8 +11,8 @@ import numpy as np
 from ..files import publish
 from .content import (
     Report,
+    as_json,
     metric_name,
-    plain,
 )
 from .sound import audio_address
 
@@ -52,7 +52,7 @@ def write_report(
         for name, figure in _figures(report).items():
             files[f"{name}.png"] = plots.to_png(figure)
             vectors[name] = plots.to_svg(figure, name)
-    summary = json.dumps(plain(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
+    summary = json.dumps(as_json(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
     sounds = [audio_address(clip, directory, embed=embed_audio) for clip in report.mistakes]
     if table:
         files["predictions.csv"] = table.encode()
@@ -120,6 +120,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "intervals": report.interval_words,
         "retrained": report.retrained,
         "comparisons": report.comparisons,
+        "dealings": report.dealings,
         "warnings": report.warnings,
         "failures": report.failures,
         "protocol": report.protocol,

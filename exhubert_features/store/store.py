@@ -37,11 +37,11 @@ class FeatureStore:
 
     Examples
     --------
-    >>> store = FeatureStore("features")                        # doctest: +SKIP
-    >>> store["clip_001"].pooled.shape                          # doctest: +SKIP
+    >>> store = FeatureStore("features")
+    >>> store["clip_a.wav"].pooled.shape
     (49, 1, 1024)
-    >>> store.matrix(layer=12, pool="mean").shape               # doctest: +SKIP
-    (535, 1024)
+    >>> store.matrix(layer=12, pool="mean").shape
+    (3, 1024)
     """
 
     def __init__(self, path: str | Path) -> None:

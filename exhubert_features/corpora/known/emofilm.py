@@ -61,7 +61,7 @@ def describe(match: re.Match[str], side: Legend) -> Iterable[Clip]:
     )
 
 
-def whole_films(clips: Sequence[Clip]) -> list[str]:
+def _whole_films(clips: Sequence[Clip]) -> list[str]:
     """Folds of whole speakers and films, or of whole speakers where those hang together.
 
     A dubbing actor speaks in many films: with all of them united, one group may hold so much
@@ -85,6 +85,6 @@ CORPUS = Corpus(
     division=Division(
         words="five folds of whole speakers and, as far as these allow it, whole films; without "
         "the legend speakers are not known and scenes stay whole",
-        folds=whole_films,
+        folds=_whole_films,
     ),
 )

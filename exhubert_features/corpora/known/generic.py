@@ -32,7 +32,7 @@ RATINGS = ("arousal", "valence")  # numbers of raters, not the words of the six 
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """One line of a table, with its cells under lower-case names."""
 
     table: Path
@@ -100,7 +100,7 @@ def find_tables(root: Path, *, but: Path) -> list[Path]:
     )
 
 
-def _division(rows: Sequence[Row], split: bool) -> Division:
+def _division(rows: Sequence[_Row], split: bool) -> Division:
     folds: Assignment = dealt()
     words = "five folds of whole speakers"
     if not any(row.get("speaker") for row in rows):
@@ -114,7 +114,7 @@ def _division(rows: Sequence[Row], split: bool) -> Division:
     return Division(words=words, folds=folds, split=None)
 
 
-def _describe(match: re.Match[str], side: Mapping[str, list[Row]]) -> Iterable[Clip]:
+def _describe(match: re.Match[str], side: Mapping[str, list[_Row]]) -> Iterable[Clip]:
     rows = side.get(match.string)
     if not rows:
         raise NoClip("no table names it")
@@ -125,7 +125,7 @@ def _describe(match: re.Match[str], side: Mapping[str, list[Row]]) -> Iterable[C
         yield _clip(row, label, match.string)
 
 
-def _clip(row: Row, label: str, file: str) -> Clip:
+def _clip(row: _Row, label: str, file: str) -> Clip:
     extra = {key: value for key, value in row.cells.items() if key not in (*TAKEN, *RATINGS)}
     extra |= {f"{key}_rating": row.get(key) for key in RATINGS if _is_number(row.get(key))}
     split = row.get("split")
@@ -147,10 +147,10 @@ def _clip(row: Row, label: str, file: str) -> Clip:
     )
 
 
-def _by_file(rows: Sequence[Row], tree: Tree) -> dict[str, list[Row]]:
+def _by_file(rows: Sequence[_Row], tree: Tree) -> dict[str, list[_Row]]:
     """Rows by file below ROOT; a file that is not there stands under the name in its table."""
     there = {unicodedata.normalize("NFC", name) for name in tree.audio}
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[_Row]] = defaultdict(list)
     owners: dict[str, str] = {}
     for row in rows:
         names = _candidates(row, tree.root)
@@ -166,7 +166,7 @@ def _by_file(rows: Sequence[Row], tree: Tree) -> dict[str, list[Row]]:
     return found
 
 
-def _candidates(row: Row, root: Path) -> list[str]:
+def _candidates(row: _Row, root: Path) -> list[str]:
     name = unicodedata.normalize("NFC", row.get(*FILE_COLUMNS)).replace("\\", "/")
     if not name:
         raise CorpusError(f"{row.where} names no file")
@@ -181,13 +181,13 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _id(row: Row, file: str) -> str:
+def _id(row: _Row, file: str) -> str:
     start, end = row.get("start"), row.get("end")
     part = f"@{start or 0}-{end}" if start or end else ""
     return row.get("id") or file + part
 
 
-def _seconds(row: Row, column: str) -> float | None:
+def _seconds(row: _Row, column: str) -> float | None:
     text = row.get(column)
     try:
         return float(text) if text else None
@@ -203,14 +203,14 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _rows(table: Path) -> list[Row]:
+def _rows(table: Path) -> list[_Row]:
     part = SPLITS.get(table.stem.lower(), "")
     rows = []
     for row in read_table(table).require_whole().rows:
         cells = {name.lower(): cell for name, cell in row.cells.items()}
         if part and not cells.get("split"):
             cells["split"] = part
-        rows.append(Row(table, row.place, cells))
+        rows.append(_Row(table, row.place, cells))
     return rows
 
 

@@ -27,7 +27,7 @@ from exhubert_features.errors import AudioError
 from exhubert_features.evaluation import join_labels
 from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
-from exhubert_features.extraction.sources import plan_clips
+from exhubert_features.extraction.planning import plan_clips
 from exhubert_features.spec import SAMPLE_RATE
 
 
