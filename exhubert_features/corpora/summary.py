@@ -106,7 +106,7 @@ def _left_out_lines(prepared: Prepared) -> Iterator[str]:
         yield f"passed over: {reading.beside:,} recordings of the release that are no clips"
     for label, count in prepared.chosen_away.items():
         yield f"not asked for: {label} ({count:,} clips)"
-    for kind, count in Counter(problem.kind for problem in prepared.problems).items():
+    for kind, count in Counter(flaw.kind for flaw in prepared.flaws).items():
         yield f"left out (--lenient): {kind}: {count:,}"
 
 

@@ -173,7 +173,7 @@ class Extraction:
             When the store was made with other weights or settings.
         """
         from ..store import FeatureStore
-        from ..store.ledger import require_same
+        from ..store.journal import require_same
 
         path = Path(path)
         if not (path / "store.json").is_file():
@@ -210,7 +210,7 @@ class Extraction:
         FeatureStore
             The store, opened; clips that failed are its ``failures``.
         """
-        from ..store import FeatureStore
+        from ..store import FeatureStore, ShardLimits
 
         def report(state: WriteProgress) -> None:
             self._progress.failed = state.failed - len(self.rejected)  # the store refuses, too
@@ -218,7 +218,8 @@ class Extraction:
                 on_progress(state)
 
         with self._watched(self.outstanding(path), shown=progress):
-            return FeatureStore.write(path, self, shard_clips=shard_clips, on_progress=report)
+            limits = ShardLimits(clips=shard_clips)
+            return FeatureStore.write(path, self, limits=limits, on_progress=report)
 
     @contextmanager
     def _watched(self, clips: Iterable[PlannedClip], *, shown: bool) -> Iterator[None]:

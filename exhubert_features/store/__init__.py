@@ -1,17 +1,17 @@
 """The feature store: crash-safe, self-checking HDF5 files. Needs numpy and h5py, never torch."""
 
 from .copying import merge, pack
-from .repair import repair
-from .row import StoredFeatures, UnknownId
+from .features import FeatureStore, UnknownId
+from .journal import StoredFailure
 from .shard import estimate_bytes
-from .store import FeatureStore
-from .update import WriteProgress
-from .verify import Problem, Verification, verify
+from .verify import Problem, Verification, repair, verify
+from .writer import ShardLimits, WriteProgress
 
 __all__ = [
     "FeatureStore",
     "Problem",
-    "StoredFeatures",
+    "ShardLimits",
+    "StoredFailure",
     "UnknownId",
     "Verification",
     "WriteProgress",

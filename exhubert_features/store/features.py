@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -11,29 +12,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DamagedStore, StoreError
+from ..errors import StoreError
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
-from .catalog import load_catalog
-from .ledger import StoredFailure, no_store, read_failures, read_manifest, read_plans
-from .packed import read_packed, require_packed
-from .reading import ShardReader
-from .row import StoredFeatures, row_table, unknown_id
-from .shard import ShardRows, checksum
-from .update import Extraction, WriteProgress, write_store
-from .writer import SHARD_BYTES, SHARD_CLIPS, SHARD_SECONDS
+from .arrays import ShardReader
+from .catalog import join_tables, load_catalog
+from .journal import StoredFailure, no_store, read_journal, read_manifest, stored_failure
+from .opening import checked_shard, is_shard
+from .shard import ShardRows, dtype_of
+from .writer import Extraction, Report, ShardLimits, Writer, bar
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class UnknownId(StoreError, KeyError):
+    """An id that is not in the store."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would show the message quoted
+
+
 class FeatureStore:
     """Features of many clips, read-only; a folder or one packed ``.h5`` file.
 
-    Opening checks every shard that is not known from the index. What is seen is the store as
-    it was then; rows that a writer adds later show after opening it again. Safe to
-    pickle, and to use in forked and spawned workers.
+    Opening checks every shard that is not known from the index, and every read compares what
+    it gives with its checksum. What is seen is the store as it was then; rows that a writer
+    adds later show after opening it again. Safe to pickle, and to use in forked and spawned
+    workers.
+
+    Parameters
+    ----------
+    path
+        What `exhubert extract` or `exhubert pack` wrote.
+
+    Raises
+    ------
+    DamagedStore
+        When bytes are not those that were written.
+    StoreError
+        When there is no store, or it cannot be read.
 
     Examples
     --------
@@ -49,16 +68,26 @@ class FeatureStore:
         if not self.path.exists():
             raise no_store(self.path)
         self._packed_failures: tuple[StoredFailure, ...] = ()
-        if self.path.is_file():
-            require_packed(self.path)
-            self._catalog = load_catalog(self.path)
-            manifest, self._packed_failures = read_packed(self.path)
+        if self.path.is_dir():
+            about = read_manifest(self.path)
+            self._catalog = load_catalog(self.path, about["fingerprint"])
         else:
-            manifest = read_manifest(self.path)
-            self._catalog = load_catalog(self.path)
-        self.fingerprint: Fingerprint = manifest["fingerprint"]
-        self.provenance: dict[str, Any] = manifest["provenance"]
+            about = self._open_packed()
+        self.fingerprint: Fingerprint = about["fingerprint"]
+        self.provenance: dict[str, Any] = about["provenance"]
         self._reader = ShardReader(self.path, self._catalog, self.fingerprint)
+
+    def _open_packed(self) -> dict[str, Any]:
+        if not is_shard(self.path):
+            raise StoreError(
+                f"{self.path} is not a feature store",
+                expected="a folder written by `exhubert extract` or a file by `exhubert pack`",
+            )
+        with checked_shard(self.path) as shard:
+            about = shard.about()
+            self._catalog = join_tables([shard.table(0, about["fingerprint"])])
+            self._packed_failures = tuple(map(stored_failure, shard.failures()))
+        return about
 
     @staticmethod
     def write(
@@ -66,10 +95,9 @@ class FeatureStore:
         source: Extraction | Iterable[ClipFeatures | ClipFailure],
         *,
         fingerprint: Fingerprint | None = None,
-        shard_bytes: int = SHARD_BYTES,
-        shard_clips: int = SHARD_CLIPS,
-        shard_seconds: float = SHARD_SECONDS,
-        on_progress: Callable[[WriteProgress], None] | None = None,
+        limits: ShardLimits | None = None,
+        on_progress: Report | None = None,
+        progress: bool = False,
     ) -> FeatureStore:
         """Store what an extraction yields: only clips that are missing or have changed.
 
@@ -84,10 +112,19 @@ class FeatureStore:
         source
             An extraction, or any iterable of rows and failures (rows of one clip together)
             with its ``fingerprint``.
-        shard_bytes, shard_clips, shard_seconds
-            A shard is published as soon as it reaches one of these.
+        fingerprint
+            Of plain rows; an extraction brings its own.
+        limits
+            How large a shard grows before it is published.
         on_progress
             Called after each clip.
+        progress
+            Show a bar of clips on stderr, unless ``on_progress`` is given.
+
+        Returns
+        -------
+        FeatureStore
+            The store, open.
 
         Raises
         ------
@@ -96,15 +133,16 @@ class FeatureStore:
         StoreError
             When the disk is full, or ids are not unique.
         """
-        write_store(
-            Path(path),
-            source,
-            fingerprint=fingerprint,
-            shard_bytes=shard_bytes,
-            shard_clips=shard_clips,
-            shard_seconds=shard_seconds,
-            on_progress=on_progress,
-        )
+        if isinstance(source, Extraction):
+            fingerprint = source.fingerprint
+        if fingerprint is None:
+            raise StoreError(
+                "rows without a fingerprint cannot be stored",
+                remedy="Pass fingerprint=Fingerprint(model=encoder.identity, spec=spec)",
+            )
+        provenance = getattr(source, "provenance", {})
+        with Writer(Path(path), fingerprint, provenance, limits) as writer, bar(progress) as shown:
+            writer.take(source, on_progress or shown)
         return FeatureStore(path)
 
     @cached_property
@@ -140,27 +178,25 @@ class FeatureStore:
     @property
     def failures(self) -> tuple[StoredFailure, ...]:
         """Clips that did not become features, and why."""
-        if self.path.is_file():
+        if not self.path.is_dir():
             return self._packed_failures
-        stored = dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
+        stored = self._audio()
         return tuple(
             failure
-            for failure in read_failures(self.path).values()
-            # A kill between a late success and the removal of the record leaves it behind.
+            for failure in read_journal(self.path).failures.values()
+            # A kill between a late success and the note of it leaves the failure behind.
             if not failure.audio_sha256 or stored.get(failure.id) != failure.audio_sha256
         )
 
     @property
     def pending(self) -> tuple[str, ...]:
         """Clips that a run was asked for and that are neither stored nor failed."""
-        if self.path.is_file():
+        if not self.path.is_dir():
             return ()
-        stored = dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
-        failed = {failure.id for failure in self.failures}
+        stored, failed = self._audio(), {failure.id for failure in self.failures}
+        asked = read_journal(self.path).planned.items()
         return tuple(
-            name
-            for name, audio in read_plans(self.path).items()
-            if stored.get(name) != audio and name not in failed
+            name for name, audio in asked if stored.get(name) != audio and name not in failed
         )
 
     @property
@@ -180,7 +216,7 @@ class FeatureStore:
         words = self._catalog.text(name)
         if len(words) == len(self._catalog.live):
             return list(words)
-        return [words[row] for row in self._catalog.live]
+        return [words[row] for row in self._catalog.live.tolist()]
 
     def frame_counts(self) -> np.ndarray:
         """How many frames each row has stored, (N,)."""
@@ -206,8 +242,8 @@ class FeatureStore:
         # The lookup table is quicker to build than to send.
         return {key: value for key, value in self.__dict__.items() if key != "_rows"}
 
-    def __getitem__(self, name: str) -> StoredFeatures:
-        """One row, its bytes compared with its checksum.
+    def __getitem__(self, name: str) -> ClipFeatures:
+        """One row, its bytes compared with its checksums.
 
         Raises
         ------
@@ -216,19 +252,12 @@ class FeatureStore:
         DamagedStore
             When the stored bytes have changed.
         """
-        row = self._row(name)
+        row = self.row(name)
         shard, local = self._reader.place(row)
-        pooled = self._reader.pooled(shard, local, 1)[0]
         logits = self._reader.logits(shard, local, 1)
-        frames = self._reader.frames(shard, local, 1)
-        logits = None if logits is None else logits[0]
         text, numbers = self._catalog.text, self._catalog.numbers
-        if checksum(pooled, logits, frames) != numbers["crc32"][row]:
-            raise DamagedStore(
-                f"the features of {name!r} in {self.path} no longer match their checksum",
-                remedy="Run `exhubert verify --repair` on the store, then extract again",
-            )
-        return StoredFeatures(
+        status = text("status")[row]
+        return ClipFeatures(
             id=name,
             clip_id=text("clip_id")[row],
             file=text("file")[row],
@@ -236,21 +265,21 @@ class FeatureStore:
             end=float(numbers["end"][row]),
             samples=int(numbers["samples"][row]),
             audio_sha256=text("audio_sha256")[row],
-            status=text("status")[row],
-            pooled=pooled,
-            logits=logits,
-            frames=frames,
+            warnings=() if status == "ok" else tuple(status.split(",")),
+            pooled=self._reader.pooled(shard, local, 1)[0],
+            logits=None if logits is None else logits[0],
+            frames=self._reader.frames(shard, local, 1),
             meta=json.loads(text("meta")[row]),
         )
 
     def vector(self, name: str, *, layer: int, pool: str = "mean") -> np.ndarray:
         """One layer of one row, (D,), without reading the others."""
-        shard, local = self._reader.place(self._row(name))
+        shard, local = self._reader.place(self.row(name))
         return self._reader.vectors(shard, [local], self.position(layer, pool))[0]
 
     def frames(self, name: str, *, layer: int) -> np.ndarray:
         """The frames of one layer of one row, (T, D), without reading the others."""
-        shard, local = self._reader.place(self._row(name))
+        shard, local = self._reader.place(self.row(name))
         position = self.frame_position(layer)
         frames = self._reader.frames(shard, local, 1, [position])
         return frames[0]  # type: ignore[index]
@@ -259,7 +288,7 @@ class FeatureStore:
         """One layer of all rows, (N, D), in the order of :attr:`ids`."""
         position = self.position(layer, pool)
         width = self.fingerprint.model.hidden_size
-        out = np.empty((len(self), width), self.fingerprint.spec.dtype)
+        out = np.empty((len(self), width), dtype_of("pooled", self.fingerprint))
         for shard, rows, where in self._live_rows():
             out[where] = self._reader.vectors(shard, rows, position)
         return out
@@ -283,20 +312,46 @@ class FeatureStore:
                 keep = live[start : start + len(block)]
                 yield block if keep.all() else block.select(np.flatnonzero(keep))
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """The table of rows, on audformat's index (file, start, end).
+    def to_dataframe(
+        self, layer: int | Sequence[int] | None = None, pool: str | None = None
+    ) -> pd.DataFrame:
+        """Rows on audformat's index (file, start, end).
 
-        Columns: ``id``, ``status`` and those of the manifest. Clips that came as arrays have
-        their id for a file.
+        Clips that came as arrays have their id for a file.
+
+        Parameters
+        ----------
+        layer
+            One hidden-state id or several: the columns are their numbers in float32,
+            ``layer12_0``, ``layer12_1``, ... None: the columns are ``id``, ``status`` and those
+            of the manifest.
+        pool
+            None is the first one stored.
         """
-        return row_table(
-            self.ids,
-            files=self.column("file"),
-            starts=self.column("start"),
-            ends=self.column("end"),
-            statuses=self.column("status"),
-            meta=self.column("meta"),
+        import pandas as pd
+
+        names = decodable(self.ids)
+        files = [file or name for file, name in zip(self.column("file"), names, strict=True)]
+        bounds = [pd.to_timedelta(self.column(name), unit="s") for name in ("start", "end")]
+        index = pd.MultiIndex.from_arrays(
+            [decodable(files), *bounds], names=["file", "start", "end"]
         )
+        if layer is not None:
+            return pd.concat(
+                [
+                    pd.DataFrame(
+                        self.matrix(layer=one, pool=pool or self.pools[0]).astype(np.float32),
+                        index=index,
+                    ).add_prefix(f"layer{one}_")
+                    for one in ([layer] if isinstance(layer, int) else layer)
+                ],
+                axis=1,
+            )
+        rows = [json.loads(text) for text in self.column("meta")]
+        columns: dict[str, Any] = {"id": names, "status": self.column("status")}
+        for key in dict.fromkeys(key for row in rows for key in row):
+            columns.setdefault(key, decodable(row.get(key) for row in rows))
+        return pd.DataFrame(columns, index=index)
 
     def position(self, layer: int, pool: str) -> int:
         """Where a layer and pool stand among those stored, counted pool by pool.
@@ -317,15 +372,19 @@ class FeatureStore:
         """Where a layer stands among those stored frame by frame; see :meth:`position`."""
         return self._stored_layer(layer, self.frame_layers, "frames")
 
+    def row(self, name: str) -> int:
+        """Row of an id in the catalog; :class:`UnknownId`, naming near ids, when it has none."""
+        row = self._rows.get(name)
+        if row is None:
+            raise _unknown_id(name, self.ids, self.path)
+        return row
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         return dict(zip(self.ids, self._catalog.live.tolist(), strict=True))
 
-    def _row(self, name: str) -> int:
-        row = self._rows.get(name)
-        if row is None:
-            raise unknown_id(name, self.ids, self.path)
-        return row
+    def _audio(self) -> dict[str, str]:
+        return dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
 
     def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
         """Shard, its rows that count, and where these stand among all."""
@@ -342,3 +401,19 @@ class FeatureStore:
                 expected=f"one of {', '.join(map(str, stored)) or 'none'}",
             )
         return stored.index(wanted)
+
+
+def decodable(words: Iterable[str | None]) -> list[str | None]:
+    """Words with escapes for the undecodable bytes of file names, which pandas refuses."""
+    return [word and word.encode("utf-8", "backslashreplace").decode() for word in words]
+
+
+def _unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
+    stem = str(name).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    near = [other for other in ids if stem and stem in other][:3]
+    # Comparing letter by letter is slow: a sample is enough for a hint.
+    near = near or difflib.get_close_matches(str(name), ids[:5000], n=3)
+    return UnknownId(
+        f"id {name!r} is not among the {len(ids)} rows of {store}",
+        expected="an id such as " + ", ".join(map(repr, near)) if near else "",
+    )
