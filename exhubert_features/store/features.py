@@ -18,10 +18,10 @@ from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .arrays import ShardReader
 from .catalog import join_tables, load_catalog
-from .journal import StoredFailure, no_store, read_journal, read_manifest, stored_failure
+from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .opening import checked_shard, is_shard
 from .shard import ShardRows, dtype_of
-from .writer import Extraction, Report, ShardLimits, Writer, bar
+from .writer import Report, RowSource, ShardLimits, Writer, bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class FeatureStore:
             raise no_store(self.path)
         self._packed_failures: tuple[StoredFailure, ...] = ()
         if self.path.is_dir():
-            about = read_manifest(self.path)
+            about = read_description(self.path)
             self._catalog = load_catalog(self.path, about["fingerprint"])
         else:
             about = self._open_packed()
@@ -92,7 +92,7 @@ class FeatureStore:
     @staticmethod
     def write(
         path: str | Path,
-        source: Extraction | Iterable[ClipFeatures | ClipFailure],
+        source: RowSource | Iterable[ClipFeatures | ClipFailure],
         *,
         fingerprint: Fingerprint | None = None,
         limits: ShardLimits | None = None,
@@ -133,7 +133,7 @@ class FeatureStore:
         StoreError
             When the disk is full, or ids are not unique.
         """
-        if isinstance(source, Extraction):
+        if isinstance(source, RowSource):
             fingerprint = source.fingerprint
         if fingerprint is None:
             raise StoreError(
@@ -328,30 +328,12 @@ class FeatureStore:
         pool
             None is the first one stored.
         """
-        import pandas as pd
+        from .dataframe import clip_dataframe, feature_dataframe
 
-        names = decodable(self.ids)
-        files = [file or name for file, name in zip(self.column("file"), names, strict=True)]
-        bounds = [pd.to_timedelta(self.column(name), unit="s") for name in ("start", "end")]
-        index = pd.MultiIndex.from_arrays(
-            [decodable(files), *bounds], names=["file", "start", "end"]
-        )
-        if layer is not None:
-            return pd.concat(
-                [
-                    pd.DataFrame(
-                        self.matrix(layer=one, pool=pool or self.pools[0]).astype(np.float32),
-                        index=index,
-                    ).add_prefix(f"layer{one}_")
-                    for one in ([layer] if isinstance(layer, int) else layer)
-                ],
-                axis=1,
-            )
-        rows = [json.loads(text) for text in self.column("meta")]
-        columns: dict[str, Any] = {"id": names, "status": self.column("status")}
-        for key in dict.fromkeys(key for row in rows for key in row):
-            columns.setdefault(key, decodable(row.get(key) for row in rows))
-        return pd.DataFrame(columns, index=index)
+        if layer is None:
+            return clip_dataframe(self)
+        layers = [layer] if isinstance(layer, int) else layer
+        return feature_dataframe(self, layers, pool or self.pools[0])
 
     def position(self, layer: int, pool: str) -> int:
         """Where a layer and pool stand among those stored, counted pool by pool.
@@ -401,11 +383,6 @@ class FeatureStore:
                 expected=f"one of {', '.join(map(str, stored)) or 'none'}",
             )
         return stored.index(wanted)
-
-
-def decodable(words: Iterable[str | None]) -> list[str | None]:
-    """Words with escapes for the undecodable bytes of file names, which pandas refuses."""
-    return [word and word.encode("utf-8", "backslashreplace").decode() for word in words]
 
 
 def _unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
