@@ -28,7 +28,7 @@ class PlannedClip:
     meta: Mapping[str, str] = field(default_factory=dict)
 
     def failure(self, kind: str, reason: str) -> ClipFailure:
-        """The record that this clip did not become features."""
+        """Record that this clip did not become features."""
         return ClipFailure(
             id=self.id,
             file=self.file,
