@@ -143,7 +143,7 @@ class StoreDataset(Dataset[dict[str, Any]]):
 
 
 def _column(store: FeatureStore, name: str) -> dict[str, str]:
-    """Give a column of the manifest by row id, without rows that have nothing there."""
+    """Read a column of the manifest by row id, without rows that have nothing there."""
     metas = [json.loads(text) for text in store.column("meta")]
     found = {row: meta[name] for row, meta in zip(store.ids, metas, strict=True) if meta.get(name)}
     if not found:

@@ -50,7 +50,7 @@ def publish(content: bytes | memoryview, final: Path, *, replace: bool = False) 
 
 @contextlib.contextmanager
 def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
-    """An open descriptor and path beside ``final``; gone afterwards, if it was not moved.
+    """Open a file beside ``final``: its descriptor and path; gone afterwards, if not moved.
 
     It is locked as long as it is open, so that a sweep sees that its writer lives.
 
@@ -139,7 +139,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> StoreError:
-    """The StoreError for a failed write, with what the user can do."""
+    """Make the StoreError for a failed write, with what the user can do."""
     remedy = "Check that the folder exists and is writable"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "Free some space and run the same command again: it goes on where it stopped"
@@ -168,7 +168,7 @@ def _is_abandoned(temporary: Path) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """What tells running systems apart: locks are seen within one."""
+    """Tell running systems apart: locks are seen within one."""
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:
@@ -227,7 +227,7 @@ def stamped(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unstamped(text: bytes | str) -> dict[str, Any]:
-    """What :func:`stamped` was given, from its JSON text.
+    """Read what :func:`stamped` was given, from its JSON text.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def read_json(
     error: type[ExHuBERTError] = DamagedStore,
     remedy: str = "Run `exhubert verify --repair` on the store",
 ) -> dict[str, Any]:
-    """What :func:`write_json` wrote.
+    """Read what :func:`write_json` wrote.
 
     Parameters
     ----------

@@ -120,7 +120,7 @@ class ShardReader:
         )
 
     def blocks(self, shard: int) -> Iterator[tuple[int, ShardRows]]:
-        """A shard in pieces of about 64 MB, each with the catalog row it begins at.
+        """Read a shard in pieces of about 64 MB, each with the catalog row it begins at.
 
         The rows of a clip stay together: in a store, one shard holds all of them.
         """

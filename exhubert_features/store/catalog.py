@@ -97,18 +97,18 @@ def shard_path(store: Path, number: int) -> Path:
 
 
 def tombstone_path(store: Path, number: int) -> Path:
-    """The note that shard ``number`` was taken out by a repair."""
+    """Name the note that shard ``number`` was taken out by a repair."""
     return store / QUARANTINE / f"{number:06d}.json"
 
 
 def tombstones(store: Path) -> dict[int, Path]:
-    """The notes of all shards that repairs took out."""
+    """List the notes of all shards that repairs took out."""
     paths = ((_number(path, ".json"), path) for path in list_folder(store / QUARANTINE))
     return {number: path for number, path in paths if number is not None}
 
 
 def shard_number(path: Path) -> int | None:
-    """Number of a shard file by its name, None for any other file."""
+    """Tell the number of a shard file by its name, None for any other file."""
     return _number(path, ".h5")
 
 
@@ -135,7 +135,7 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def shard_files(store: Path) -> dict[int, Path]:
-    """The shards of a store, by number."""
+    """List the shards of a store, by number."""
     paths = ((shard_number(path), path) for path in list_folder(store / SHARDS))
     return {number: path for number, path in paths if number is not None}
 
@@ -179,14 +179,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def next_number(store: Path, shards: Iterable[ShardFile]) -> int:
-    """The number after every shard there is and every one a repair took out."""
+    """Choose the number after every shard there is and every one a repair took out."""
     return max([*(shard.number for shard in shards), *tombstones(store)], default=-1) + 1
 
 
 def load_catalog(
     store: Path, fingerprint: Fingerprint, *, known: Sequence[ShardTable] = ()
 ) -> Catalog:
-    """The catalog of a store folder, from its index where that is current, else from the shards.
+    """Read the catalog of a store folder, from its index if that is current, else from the shards.
 
     A shard whose size and modification time are those in the index was checked before; any
     other is hashed before HDF5 opens it. ``known`` are shards that the caller has checked.
@@ -233,7 +233,7 @@ def read_shard(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
 
 
 def read_index(path: Path) -> Catalog | None:
-    """The index, or None when it is absent, spoiled or of another version."""
+    """Read the index; None when it is absent, spoiled or of another version."""
     try:
         content = io.BytesIO(read_regular(path))
         with zipfile.ZipFile(content) as members:
@@ -269,7 +269,7 @@ def _cut_tables(arrays: dict[str, np.ndarray]) -> Iterator[ShardTable]:
 
 
 def _check(arrays: dict[str, np.ndarray]) -> int:
-    """A CRC-32 of names and bytes: a zip file guards its members, but not its own tables."""
+    """Sum names and bytes (CRC-32): a zip file guards its members, but not its own tables."""
     value = 0
     for name, array in sorted(arrays.items()):
         value = zlib.crc32(f"{name} {array.dtype} {array.shape};".encode(), value)

@@ -278,7 +278,7 @@ class FeatureStore:
         return self._reader.vectors(shard, [local], self.position(layer, pool))[0]
 
     def frames(self, name: str, *, layer: int) -> np.ndarray:
-        """The frames of one layer of one row, (T, D), without reading the others."""
+        """Read the frames of one layer of one row, (T, D), without reading the others."""
         shard, local = self._reader.place(self.row(name))
         position = self.frame_position(layer)
         frames = self._reader.frames(shard, local, 1, [position])

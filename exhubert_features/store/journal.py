@@ -86,13 +86,13 @@ class Journal:
 
 
 def clip_key(name: str, file: str) -> Key:
-    """What a clip is recognised by: two sources with one id (a duplicate) are two clips."""
+    """Recognise a clip: two sources with one id (a duplicate) are two clips."""
     # Failures hold escapes for bytes of file names that are no UTF-8.
     return name, file.encode("utf-8", "backslashreplace").decode()
 
 
 def stored_failure(values: Mapping[str, Any]) -> StoredFailure:
-    """A failure out of JSON data; ValueError when it is none."""
+    """Read a failure from JSON data; ValueError when it is none."""
     try:
         failure = StoredFailure(**values)
     except TypeError as error:
@@ -104,17 +104,17 @@ def stored_failure(values: Mapping[str, Any]) -> StoredFailure:
 
 
 def failed(failure: ClipFailure) -> dict[str, Any]:
-    """The event that a clip failed."""
+    """Note that a clip failed."""
     return {"event": "failed", "when": now(), **asdict(failure)}
 
 
 def mended(failure: ClipFailure) -> dict[str, Any]:
-    """The event that a clip that had failed is stored now."""
+    """Note that a clip that had failed is stored now."""
     return {"event": "mended", "id": failure.id, "file": failure.file, "when": now()}
 
 
 def planned(clips: Iterable[PlannedClip]) -> dict[str, Any]:
-    """The event that clips are asked for."""
+    """Note that clips are asked for."""
     names = {clip.id: clip.audio_sha256 for clip in clips}
     return {"event": "planned", "clips": names, "when": now()}
 
@@ -149,7 +149,7 @@ def append_events(store: Path, events: Iterable[Mapping[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """The journal, open for appending; others wait, where the file system knows locks."""
+    """Open the journal for appending; others wait, where the file system knows locks."""
     while True:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o666)
@@ -175,7 +175,7 @@ def _cut_torn_line(descriptor: int) -> int:
 
 
 def read_journal(store: Path) -> Journal:
-    """What happened to a store folder.
+    """Read what happened to a store folder.
 
     Raises
     ------
@@ -304,7 +304,7 @@ def read_description(store: Path) -> dict[str, Any]:
 
 
 def no_store(path: Path) -> StoreError:
-    """What to raise where nothing is."""
+    """Choose what to raise where nothing is."""
     return StoreError(
         f"there is no store at {path}",
         expected="a folder written by `exhubert extract` or a file written by `exhubert pack`",

@@ -117,7 +117,7 @@ class _Check:
         self.described: dict[str, Any] | None = None
 
     def folder(self) -> None:
-        """A whole folder."""
+        """Verify a whole folder."""
         store = self.store
         if not (store / MANIFEST).exists() and not (store / SHARDS).is_dir():
             raise StoreError(f"{store} is not a feature store: it has no {MANIFEST}")

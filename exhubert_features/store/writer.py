@@ -88,7 +88,7 @@ Report = Callable[[WriteProgress], None]
 
 @contextlib.contextmanager
 def bar(shown: bool) -> Iterator[Report]:
-    """What draws progress on stderr, or nothing."""
+    """Choose what draws progress on stderr, or nothing."""
     with tqdm(unit="clip", disable=not shown) as drawn:
 
         def report(state: WriteProgress) -> None:
@@ -354,7 +354,7 @@ def _size(row: ClipFeatures) -> int:
 
 
 def _cast(row: ClipFeatures, dtype: np.dtype) -> ClipFeatures:
-    """The row in the store's dtype; logits are few and stay float32."""
+    """Turn the row into the store's dtype; logits are few and stay float32."""
     return replace(
         row,
         pooled=row.pooled.astype(dtype),
@@ -379,7 +379,7 @@ def _unfit(row: ClipFeatures, dtype: str) -> tuple[str, str] | None:
 
 
 def magnitude(array: np.ndarray) -> float:
-    """The largest absolute value; NaN when one is NaN, infinity when one is infinite."""
+    """Find the largest absolute value; NaN when one is NaN, infinity when one is infinite."""
     if array.dtype == np.float16:
         # Without their sign, the bits of float16 rise from 0 over infinity to NaN, and comparing
         # integers is 40 times faster than numpy's comparison of halves.
