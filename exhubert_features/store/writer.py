@@ -64,12 +64,23 @@ class RowSource(Protocol):
     """What the store needs to know of an extraction."""
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """What decides the numbers."""
+        ...
+
     @property
-    def clips(self) -> Sequence[PlannedClip]: ...
+    def clips(self) -> Sequence[PlannedClip]:
+        """The clips to do."""
+        ...
+
     @property
-    def rejected(self) -> Sequence[ClipFailure]: ...
-    def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]: ...
+    def rejected(self) -> Sequence[ClipFailure]:
+        """Those that could not even be planned."""
+        ...
+
+    def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
+        """Give each clip with its rows or its failure."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
