@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,30 @@ class Catalog:
         if name not in self._words:
             self._words[name] = split_words(self.joined(name), int(self.first[-1]))
         return self._words[name]
+
+    def column(self, name: str) -> list[Any]:
+        """One column of the rows that count."""
+        if name in self.numbers:
+            return self.numbers[name][self.live].tolist()
+        words = self.text(name)
+        return words[:] if len(words) == len(self.live) else [words[row] for row in self.live]
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Where each row that counts stands among all, by id."""
+        return dict(zip(self.column("id"), self.live.tolist(), strict=True))
+
+    def frame_counts(self) -> np.ndarray:
+        """How many frames each row that counts has, (N,)."""
+        ends = self.numbers["frame_end"]
+        counts = np.diff(ends, prepend=0)
+        firsts = self.first[:-1][np.diff(self.first) > 0]
+        counts[firsts] = ends[firsts]  # ends count from the beginning of each shard
+        return counts[self.live]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The lookup table is quicker to build than to send.
+        return {key: value for key, value in self.__dict__.items() if key != "rows"}
 
     def equals(self, other: Catalog) -> bool:
         """Whether two catalogs say the same."""
@@ -209,7 +234,7 @@ def load_catalog(
     checked = {table.place[:3]: table for table in [*(index.tables if index else ()), *known]}
     catalog = join_tables(
         [
-            checked.get(key) or read_table(shard_path(store, key[0]), key[0], fingerprint)
+            checked.get(key) or read_shard(shard_path(store, key[0]), key[0], fingerprint)
             for key in keys
         ]
     )
@@ -226,7 +251,7 @@ def _key(item: tuple[int, Path]) -> tuple[int, int, int] | None:
     return number, status.st_size, status.st_mtime_ns
 
 
-def read_table(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
+def read_shard(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
     """Check one shard's bytes, then read its columns and where its arrays lie."""
     with checked_shard(path) as shard:
         return shard.table(number, fingerprint)

@@ -259,25 +259,25 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
                     f"{store} is a folder with other files in it ({present[0]}, ...)",
                     expected="a feature store, or a new or empty folder",
                 )
-            write_json(store / MANIFEST, manifest(fingerprint, provenance))
+            write_json(store / MANIFEST, description(fingerprint, provenance))
         for name in (SHARDS, QUARANTINE):
             (store / name).mkdir(exist_ok=True)
             sweep(store / name)
         sweep(store)
     except OSError as error:
         raise write_error(store, error) from error
-    require_same(store, read_manifest(store)["fingerprint"], fingerprint)
+    require_same(store, read_description(store)["fingerprint"], fingerprint)
 
 
-def renew_manifest(store: Path, fingerprint: Fingerprint) -> None:
+def renew_description(store: Path, fingerprint: Fingerprint) -> None:
     """Let `store.json` say all that is known by now, before shards are added to an old store."""
-    found = read_manifest(store)
+    found = read_description(store)
     require_same(store, found["fingerprint"], fingerprint)
     if found["version"] < VERSION or found["fingerprint"].model.config_sha256 is None:
-        write_json(store / MANIFEST, manifest(fingerprint, found["provenance"]), replace=True)
+        write_json(store / MANIFEST, description(fingerprint, found["provenance"]), replace=True)
 
 
-def manifest(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def description(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Content of ``store.json``."""
     return {
         "format": FORMAT,
@@ -288,7 +288,7 @@ def manifest(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[st
     }
 
 
-def read_manifest(store: Path) -> dict[str, Any]:
+def read_description(store: Path) -> dict[str, Any]:
     """Content of the ``store.json`` of a folder."""
     path = store / MANIFEST
     data = read_record(path)

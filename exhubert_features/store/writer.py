@@ -20,7 +20,7 @@ from ..errors import StoreError, UsageError
 from ..files import publish
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from .catalog import load_catalog, next_number, read_table, shard_path
+from .catalog import load_catalog, next_number, read_shard, shard_path
 from .journal import (
     append_events,
     clip_key,
@@ -31,7 +31,7 @@ from .journal import (
     note_state,
     planned,
     read_journal,
-    renew_manifest,
+    renew_description,
 )
 from .opening import ShardTable
 from .shard import ShardRows, dtype_of, encode, gather, shapes
@@ -60,7 +60,7 @@ class ShardLimits:
 
 
 @runtime_checkable
-class Extraction(Protocol):
+class FeatureSource(Protocol):
     """What the store needs to know of an extraction."""
 
     @property
@@ -206,27 +206,27 @@ class Writer:
     def publish(self, rows: ShardRows) -> None:
         """Publish rows as one shard, without those that another writer stored first."""
         if not self._known:
-            renew_manifest(self.store, self._fingerprint)
+            renew_description(self.store, self._fingerprint)
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
             path = shard_path(self.store, self._next)
             publish(encode(rows, self._fingerprint, self._provenance), path)
             # Whoever won: reading back finds a bad disk early, and the file still in memory.
-            table = read_table(path, self._next, self._fingerprint)
+            table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)
             self._next += 1
             self._remember(*(table.words(name) for name in ("clip_id", "audio_sha256", "id")))
 
     def take(
-        self, source: Extraction | Iterable[ClipFeatures | ClipFailure], report: Report
+        self, source: FeatureSource | Iterable[ClipFeatures | ClipFailure], report: Report
     ) -> None:
         """Store what is missing of an extraction, or of plain rows, those of one clip together."""
-        if isinstance(source, Extraction):
+        if isinstance(source, FeatureSource):
             self._take_planned(source, report)
         else:
             self._take_rows(source, report)
 
-    def _take_planned(self, extraction: Extraction, report: Report) -> None:
+    def _take_planned(self, extraction: FeatureSource, report: Report) -> None:
         clips = extraction.clips
         counts = Counter(clip.id for clip in clips)
         if doubled := [name for name, count in counts.items() if count > 1]:
