@@ -50,7 +50,7 @@ class FeaturePicker:
         self._positions()  # what is not stored is refused at once
 
     def __call__(self, name: str) -> Tensor:
-        """Read one row as float32: (D,), (L, P, D), (T, D) or (F, T, D)."""
+        """Read the features of one row, in float32."""
         return torch.from_numpy(self._read(name)).float()
 
     def _read(self, name: str) -> np.ndarray:
@@ -66,8 +66,6 @@ class FeaturePicker:
     def _positions(self) -> list[int]:
         stored = self.store.frame_layers if self.pool is None else self.store.layers
         wanted = [self.layers] if isinstance(self.layers, int) else self.layers or stored or [0]
-        if self.pool is None:
-            return [self.store.frame_position(layer) for layer in wanted]
         return [self.store.position(layer, self.pool) for layer in wanted]
 
 
@@ -143,7 +141,7 @@ class StoreDataset(Dataset[dict[str, Any]]):
 
 
 def _column(store: FeatureStore, name: str) -> dict[str, str]:
-    """Read a column of the manifest by row id, without rows that have nothing there."""
+    """Give a column of the manifest by row id, without rows that have nothing there."""
     metas = [json.loads(text) for text in store.column("meta")]
     found = {row: meta[name] for row, meta in zip(store.ids, metas, strict=True) if meta.get(name)}
     if not found:
@@ -187,7 +185,7 @@ def feature_item(
     pool: str | None = "mean",
     provides: str = "feats",
 ) -> Any:
-    """Make a SpeechBrain dynamic item that takes ``id`` and provides stored features.
+    """Give a SpeechBrain dynamic item that takes ``id`` and provides stored features.
 
     Parameters
     ----------

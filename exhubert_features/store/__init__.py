@@ -1,15 +1,16 @@
 """The feature store: crash-safe, self-checking HDF5 files. Needs numpy and h5py, never torch."""
 
 from .copying import merge, pack
-from .features import FeatureStore, UnknownId
+from .features import FeatureStore
 from .journal import StoredFailure
+from .rows import UnknownId
 from .shard import estimate_bytes
-from .verify import Problem, Verification, repair, verify
+from .verify import Damage, Verification, repair, verify
 from .writer import ShardLimits, WriteProgress
 
 __all__ = [
+    "Damage",
     "FeatureStore",
-    "Problem",
     "ShardLimits",
     "StoredFailure",
     "UnknownId",

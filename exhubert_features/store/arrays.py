@@ -6,6 +6,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +120,52 @@ class ShardReader:
             frames=self.frames(shard, first, count),
         )
 
-    def blocks(self, shard: int) -> Iterator[tuple[int, ShardRows]]:
-        """Read a shard in pieces of about 64 MB, each with the catalog row it begins at.
+    def matrix(self, position: int) -> np.ndarray:
+        """One layer and pool of all rows that count, (N, D)."""
+        (_, _, width), dtype = self._parts["pooled"]
+        out = np.empty((len(self._catalog.live), width), dtype)
+        for shard, rows, where in self._live_rows():
+            out[where] = self.vectors(shard, rows, position)
+        return out
+
+    def all_logits(self) -> np.ndarray:
+        """Logits of all rows that count, (N, C) float32."""
+        (classes,), dtype = self._parts["logits"]
+        out = np.empty((len(self._catalog.live), classes), dtype)
+        for shard, rows, where in self._live_rows():
+            whole = self.logits(shard, 0, self._catalog.shards[shard].rows)
+            out[where] = whole[rows]  # type: ignore[index]
+        return out
+
+    def blocks(self) -> Iterator[ShardRows]:
+        """All rows that count, in pieces of about 64 MB.
 
         The rows of a clip stay together: in a store, one shard holds all of them.
         """
-        place, base = self._catalog.shards[shard], int(self._catalog.first[shard])
-        clips = self._catalog.text("clip_id")[base : base + place.rows]
-        step = max(1, BLOCK_BYTES * place.rows // place.size)
-        first = 0
-        while first < place.rows:
-            last = min(first + step, place.rows)
-            while last < place.rows and clips[last] == clips[last - 1]:
-                last += 1
-            yield base + first, self.block(shard, first, last - first)
-            first = last
+        live = np.zeros(int(self._catalog.first[-1]), dtype=bool)
+        live[self._catalog.live] = True
+        clips = self._catalog.text("clip_id")
+        for shard, place in enumerate(self._catalog.shards):
+            base = int(self._catalog.first[shard])
+            step = max(1, BLOCK_BYTES * place.rows // place.size)
+            first = 0
+            while first < place.rows:
+                last = min(first + step, place.rows)
+                while last < place.rows and clips[base + last] == clips[base + last - 1]:
+                    last += 1
+                block, keep = (
+                    self.block(shard, first, last - first),
+                    live[base + first : base + last],
+                )
+                yield block if keep.all() else block.select(np.flatnonzero(keep))
+                first = last
+
+    def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
+        """Shard, its rows that count, and where these stand among all that do."""
+        edges = np.searchsorted(self._catalog.live, self._catalog.first)
+        for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
+            rows = self._catalog.live[start:stop] - self._catalog.first[shard]
+            yield shard, rows.tolist(), slice(start, stop)
 
     def _frame_ends(self, shard: int) -> np.ndarray:
         first, last = self._catalog.first[shard : shard + 2]

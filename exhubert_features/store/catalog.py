@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,30 @@ class Catalog:
             self._words[name] = split_words(self.joined(name), int(self.first[-1]))
         return self._words[name]
 
+    def column(self, name: str) -> list[Any]:
+        """One column of the rows that count."""
+        if name in self.numbers:
+            return self.numbers[name][self.live].tolist()
+        words = self.text(name)
+        return words[:] if len(words) == len(self.live) else [words[row] for row in self.live]
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Where each row that counts stands among all, by id."""
+        return dict(zip(self.column("id"), self.live.tolist(), strict=True))
+
+    def frame_counts(self) -> np.ndarray:
+        """How many frames each row that counts has, (N,)."""
+        ends = self.numbers["frame_end"]
+        counts = np.diff(ends, prepend=0)
+        firsts = self.first[:-1][np.diff(self.first) > 0]
+        counts[firsts] = ends[firsts]  # ends count from the beginning of each shard
+        return counts[self.live]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The lookup table is quicker to build than to send.
+        return {key: value for key, value in self.__dict__.items() if key != "rows"}
+
     def equals(self, other: Catalog) -> bool:
         """Whether two catalogs say the same."""
         return (
@@ -97,18 +122,18 @@ def shard_path(store: Path, number: int) -> Path:
 
 
 def tombstone_path(store: Path, number: int) -> Path:
-    """Name the note that shard ``number`` was taken out by a repair."""
+    """Give the note that shard ``number`` was taken out by a repair."""
     return store / QUARANTINE / f"{number:06d}.json"
 
 
 def tombstones(store: Path) -> dict[int, Path]:
-    """List the notes of all shards that repairs took out."""
+    """Give the notes of all shards that repairs took out."""
     paths = ((_number(path, ".json"), path) for path in list_folder(store / QUARANTINE))
     return {number: path for number, path in paths if number is not None}
 
 
 def shard_number(path: Path) -> int | None:
-    """Tell the number of a shard file by its name, None for any other file."""
+    """Give number of a shard file by its name, None for any other file."""
     return _number(path, ".h5")
 
 
@@ -135,7 +160,7 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def shard_files(store: Path) -> dict[int, Path]:
-    """List the shards of a store, by number."""
+    """Give the shards of a store, by number."""
     paths = ((shard_number(path), path) for path in list_folder(store / SHARDS))
     return {number: path for number, path in paths if number is not None}
 
@@ -179,14 +204,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def next_number(store: Path, shards: Iterable[ShardFile]) -> int:
-    """Choose the number after every shard there is and every one a repair took out."""
+    """Give the number after every shard there is and every one a repair took out."""
     return max([*(shard.number for shard in shards), *tombstones(store)], default=-1) + 1
 
 
 def load_catalog(
     store: Path, fingerprint: Fingerprint, *, known: Sequence[ShardTable] = ()
 ) -> Catalog:
-    """Read the catalog of a store folder, from its index if that is current, else from the shards.
+    """Give the catalog of a store, from its index where that is current, else from the shards.
 
     A shard whose size and modification time are those in the index was checked before; any
     other is hashed before HDF5 opens it. ``known`` are shards that the caller has checked.
@@ -233,7 +258,7 @@ def read_shard(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
 
 
 def read_index(path: Path) -> Catalog | None:
-    """Read the index; None when it is absent, spoiled or of another version."""
+    """Give the index, or None when it is absent, spoiled or of another version."""
     try:
         content = io.BytesIO(read_regular(path))
         with zipfile.ZipFile(content) as members:
@@ -269,7 +294,7 @@ def _cut_tables(arrays: dict[str, np.ndarray]) -> Iterator[ShardTable]:
 
 
 def _check(arrays: dict[str, np.ndarray]) -> int:
-    """Sum names and bytes (CRC-32): a zip file guards its members, but not its own tables."""
+    """Give a CRC-32 of names and bytes: a zip file guards its members, but not its own tables."""
     value = 0
     for name, array in sorted(arrays.items()):
         value = zlib.crc32(f"{name} {array.dtype} {array.shape};".encode(), value)

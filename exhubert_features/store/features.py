@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,32 +13,25 @@ import numpy as np
 from ..errors import StoreError
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures
-from ..spec import resolve_layers
+from ..spec import Layers, resolve_layers
 from .arrays import ShardReader
 from .catalog import join_tables, load_catalog
 from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .opening import checked_shard, is_shard
-from .shard import ShardRows, dtype_of
-from .writer import Report, RowSource, ShardLimits, Writer, bar
+from .rows import meta_table, row_index, unknown_id
+from .shard import ShardRows
+from .writer import FeatureSource, Report, ShardLimits, Writer, bar
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class UnknownId(StoreError, KeyError):
-    """An id that is not in the store."""
-
-    def __str__(self) -> str:
-        return Exception.__str__(self)  # KeyError would show the message quoted
-
-
 class FeatureStore:
     """Features of many clips, read-only; a folder or one packed ``.h5`` file.
 
-    Opening checks every shard that is not known from the index, and every read compares what
-    it gives with its checksum. What is seen is the store as it was then; rows that a writer
-    adds later show after opening it again. Safe to pickle, and to use in forked and spawned
-    workers.
+    Opening checks every shard that the index does not know, every read what it gives. What is
+    seen is the store as it was then; rows that a writer adds later show after opening it again.
+    Safe to pickle, and to use in forked and spawned workers.
 
     Parameters
     ----------
@@ -49,10 +40,8 @@ class FeatureStore:
 
     Raises
     ------
-    DamagedStore
-        When bytes are not those that were written.
     StoreError
-        When there is no store, or it cannot be read.
+        When there is no store, it cannot be read, or (DamagedStore) is not what was written.
 
     Examples
     --------
@@ -92,7 +81,7 @@ class FeatureStore:
     @staticmethod
     def write(
         path: str | Path,
-        source: RowSource | Iterable[ClipFeatures | ClipFailure],
+        source: FeatureSource | Iterable[ClipFeatures | ClipFailure],
         *,
         fingerprint: Fingerprint | None = None,
         limits: ShardLimits | None = None,
@@ -101,17 +90,15 @@ class FeatureStore:
     ) -> FeatureStore:
         """Store what an extraction yields: only clips that are missing or have changed.
 
-        Interrupted at any moment, the same call goes on where it stopped. Clips that failed
-        before are tried again. A clip whose audio changed is extracted anew and replaces the
-        old; clips that are no longer in the source stay.
+        Interrupted at any moment, the same call goes on where it stopped. Clips that failed are
+        tried again, those whose audio changed are replaced, those no longer in the source stay.
 
         Parameters
         ----------
         path
             Folder of the store; made when absent.
         source
-            An extraction, or any iterable of rows and failures (rows of one clip together)
-            with its ``fingerprint``.
+            An extraction, or any rows and failures, those of one clip together.
         fingerprint
             Of plain rows; an extraction brings its own.
         limits
@@ -128,12 +115,11 @@ class FeatureStore:
 
         Raises
         ------
-        FingerprintMismatch
-            When the store was made with other weights or settings.
         StoreError
-            When the disk is full, or ids are not unique.
+            When the disk is full, ids are not unique, or (FingerprintMismatch) the store was
+            made with other weights or settings.
         """
-        if isinstance(source, RowSource):
+        if isinstance(source, FeatureSource):
             fingerprint = source.fingerprint
         if fingerprint is None:
             raise StoreError(
@@ -210,21 +196,8 @@ class FeatureStore:
         return sum(shard.size for shard in self._catalog.shards)
 
     def column(self, name: str) -> list[Any]:
-        """One column of the table of rows, such as ``file`` or ``start``."""
-        if name in self._catalog.numbers:
-            return self._catalog.numbers[name][self._catalog.live].tolist()
-        words = self._catalog.text(name)
-        if len(words) == len(self._catalog.live):
-            return list(words)
-        return [words[row] for row in self._catalog.live.tolist()]
-
-    def frame_counts(self) -> np.ndarray:
-        """How many frames each row has stored, (N,)."""
-        ends = self._catalog.numbers["frame_end"]
-        counts = np.diff(ends, prepend=0)
-        firsts = self._catalog.first[:-1][np.diff(self._catalog.first) > 0]
-        counts[firsts] = ends[firsts]  # ends count from the beginning of each shard
-        return counts[self._catalog.live]
+        """Give one column of the table of rows, such as ``file`` or ``start``."""
+        return self._catalog.column(name)
 
     def __len__(self) -> int:
         return len(self._catalog.live)
@@ -233,14 +206,10 @@ class FeatureStore:
         return iter(self.ids)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows
+        return name in self._catalog.rows
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.path)!r}: {len(self)} rows)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The lookup table is quicker to build than to send.
-        return {key: value for key, value in self.__dict__.items() if key != "_rows"}
 
     def __getitem__(self, name: str) -> ClipFeatures:
         """One row, its bytes compared with its checksums.
@@ -250,7 +219,7 @@ class FeatureStore:
         UnknownId
             (a KeyError) naming near ids.
         DamagedStore
-            When the stored bytes have changed.
+            When its bytes have changed.
         """
         row = self.row(name)
         shard, local = self._reader.place(row)
@@ -273,124 +242,158 @@ class FeatureStore:
         )
 
     def vector(self, name: str, *, layer: int, pool: str = "mean") -> np.ndarray:
-        """One layer of one row, (D,), without reading the others."""
+        """Read one layer of one row without the others.
+
+        Parameters
+        ----------
+        name
+            Id of the row.
+        layer, pool
+            Hidden-state id and pooling, among those stored.
+
+        Returns
+        -------
+        np.ndarray
+            (D,)
+        """
         shard, local = self._reader.place(self.row(name))
         return self._reader.vectors(shard, [local], self.position(layer, pool))[0]
 
     def frames(self, name: str, *, layer: int) -> np.ndarray:
-        """Read the frames of one layer of one row, (T, D), without reading the others."""
+        """Read the frames of one layer of one row without the others.
+
+        Parameters
+        ----------
+        name
+            Id of the row.
+        layer
+            Hidden-state id, among :attr:`frame_layers`.
+
+        Returns
+        -------
+        np.ndarray
+            (T, D)
+        """
         shard, local = self._reader.place(self.row(name))
-        position = self.frame_position(layer)
-        frames = self._reader.frames(shard, local, 1, [position])
+        frames = self._reader.frames(shard, local, 1, [self.position(layer, None)])
         return frames[0]  # type: ignore[index]
 
     def matrix(self, *, layer: int, pool: str = "mean") -> np.ndarray:
-        """One layer of all rows, (N, D), in the order of :attr:`ids`."""
-        position = self.position(layer, pool)
-        width = self.fingerprint.model.hidden_size
-        out = np.empty((len(self), width), dtype_of("pooled", self.fingerprint))
-        for shard, rows, where in self._live_rows():
-            out[where] = self._reader.vectors(shard, rows, position)
-        return out
+        """Read one layer of all rows.
+
+        Parameters
+        ----------
+        layer, pool
+            Hidden-state id and pooling, among those stored.
+
+        Returns
+        -------
+        np.ndarray
+            (N, D), in the order of :attr:`ids`.
+        """
+        return self._reader.matrix(self.position(layer, pool))
 
     def logits(self) -> np.ndarray:
-        """Class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
+        """Read the class scores of all rows.
+
+        Returns
+        -------
+        np.ndarray
+            (N, C) float32, in the order of :attr:`ids`.
+        """
         if not self.has_logits:
             raise StoreError(f"{self.path} holds no logits")
-        out = np.empty((len(self), len(self.classes)), np.float32)
-        for shard, rows, where in self._live_rows():
-            whole = self._reader.logits(shard, 0, self._catalog.shards[shard].rows)
-            out[where] = whole[rows]  # type: ignore[index]
-        return out
+        return self._reader.all_logits()
 
     def blocks(self) -> Iterator[ShardRows]:
-        """All rows in stored order, a few dozen MB at a time: for copying and checking."""
-        live = np.zeros(int(self._catalog.first[-1]), dtype=bool)
-        live[self._catalog.live] = True
-        for shard in range(len(self._catalog.shards)):
-            for start, block in self._reader.blocks(shard):
-                keep = live[start : start + len(block)]
-                yield block if keep.all() else block.select(np.flatnonzero(keep))
+        """Give all rows in stored order, a few dozen MB at a time: for copying and checking."""
+        yield from self._reader.blocks()
 
-    def to_dataframe(
-        self, layer: int | Sequence[int] | None = None, pool: str | None = None
-    ) -> pd.DataFrame:
-        """Rows on audformat's index (file, start, end).
+    def frame_counts(self) -> np.ndarray:
+        """Tell how many frames each row has stored, (N,)."""
+        return self._catalog.frame_counts()
+
+    def to_dataframe(self, layer: Layers = None, pool: str | None = None) -> pd.DataFrame:
+        """Put all rows on audformat's index (file, start, end).
 
         Clips that came as arrays have their id for a file.
 
         Parameters
         ----------
         layer
-            One hidden-state id or several: the columns are their numbers in float32,
-            ``layer12_0``, ``layer12_1``, ... None: the columns are ``id``, ``status`` and those
-            of the manifest.
+            A hidden-state id: columns ``feature_0``, ``feature_1``, ... in float32; several:
+            columns ``layer12_0``, ...; None: ``id``, ``status`` and those of the manifest.
         pool
-            None is the first one stored.
+            One of those stored; None is the first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row each, in the order of :attr:`ids`.
         """
-        from .dataframe import clip_dataframe, feature_dataframe
+        import pandas as pd
 
+        bounds = (self.column(name) for name in ("file", "start", "end"))
+        index = row_index(self.ids, *bounds)
         if layer is None:
-            return clip_dataframe(self)
-        layers = [layer] if isinstance(layer, int) else layer
-        return feature_dataframe(self, layers, pool or self.pools[0])
+            return meta_table(index, self.ids, self.column("status"), self.column("meta"))
+        parts = [
+            pd.DataFrame(
+                self.matrix(layer=one, pool=pool or self.pools[0]).astype(np.float32), index=index
+            ).add_prefix("feature_" if isinstance(layer, int) else f"layer{one}_")
+            for one in ((layer,) if isinstance(layer, int) else layer)
+        ]
+        return pd.concat(parts, axis=1)
 
-    def position(self, layer: int, pool: str) -> int:
-        """Where a layer and pool stand among those stored, counted pool by pool.
+    def position(self, layer: int, pool: str | None) -> int:
+        """Find where a layer stands among those stored.
+
+        Parameters
+        ----------
+        layer
+            A hidden-state id; negative ones count from the end.
+        pool
+            One of those stored: positions are counted pool by pool. None: among the layers
+            stored frame by frame.
+
+        Returns
+        -------
+        int
+            From 0.
 
         Raises
         ------
         StoreError
-            When they are not stored, naming what is.
+            When they are not, naming what is.
         """
-        position = self._stored_layer(layer, self.layers, "pooled features")
+        stored = self.frame_layers if pool is None else self.layers
+        (wanted,) = resolve_layers([layer], self.fingerprint.model.num_states)
+        if wanted not in stored:
+            raise StoreError(
+                f"{self.path} holds no {'frames' if pool is None else 'pooled features'} "
+                f"of layer {layer}",
+                expected=f"one of {', '.join(map(str, stored)) or 'none'}",
+            )
+        if pool is None:
+            return stored.index(wanted)
         if pool not in self.pools:
             raise StoreError(
                 f"pool {pool!r} is not in {self.path}", expected=f"one of {', '.join(self.pools)}"
             )
-        return position * len(self.pools) + self.pools.index(pool)
-
-    def frame_position(self, layer: int) -> int:
-        """Where a layer stands among those stored frame by frame; see :meth:`position`."""
-        return self._stored_layer(layer, self.frame_layers, "frames")
+        return stored.index(wanted) * len(self.pools) + self.pools.index(pool)
 
     def row(self, name: str) -> int:
-        """Row of an id in the catalog; :class:`UnknownId`, naming near ids, when it has none."""
-        row = self._rows.get(name)
-        if row is None:
-            raise _unknown_id(name, self.ids, self.path)
-        return row
+        """Find the row of an id in the catalog.
 
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return dict(zip(self.ids, self._catalog.live.tolist(), strict=True))
+        Returns
+        -------
+        int
+            Where it stands; UnknownId, a KeyError naming near ids, is raised when it does not.
+        """
+        row = self._catalog.rows.get(name)
+        if row is None:
+            raise unknown_id(name, self.ids, self.path)
+        return row
 
     def _audio(self) -> dict[str, str]:
         return dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
-
-    def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
-        """Shard, its rows that count, and where these stand among all."""
-        edges = np.searchsorted(self._catalog.live, self._catalog.first)
-        for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
-            rows = self._catalog.live[start:stop] - self._catalog.first[shard]
-            yield shard, rows.tolist(), slice(start, stop)
-
-    def _stored_layer(self, layer: int, stored: tuple[int, ...], what: str) -> int:
-        (wanted,) = resolve_layers([layer], self.fingerprint.model.num_states)
-        if wanted not in stored:
-            raise StoreError(
-                f"{self.path} holds no {what} of layer {layer}",
-                expected=f"one of {', '.join(map(str, stored)) or 'none'}",
-            )
-        return stored.index(wanted)
-
-
-def _unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
-    stem = str(name).rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    near = [other for other in ids if stem and stem in other][:3]
-    # Comparing letter by letter is slow: a sample is enough for a hint.
-    near = near or difflib.get_close_matches(str(name), ids[:5000], n=3)
-    return UnknownId(
-        f"id {name!r} is not among the {len(ids)} rows of {store}",
-        expected="an id such as " + ", ".join(map(repr, near)) if near else "",
-    )

@@ -86,13 +86,13 @@ class Journal:
 
 
 def clip_key(name: str, file: str) -> Key:
-    """Recognise a clip: two sources with one id (a duplicate) are two clips."""
+    """Give what a clip is recognised by: two sources with one id (a duplicate) are two clips."""
     # Failures hold escapes for bytes of file names that are no UTF-8.
     return name, file.encode("utf-8", "backslashreplace").decode()
 
 
 def stored_failure(values: Mapping[str, Any]) -> StoredFailure:
-    """Read a failure from JSON data; ValueError when it is none."""
+    """Give a failure out of JSON data; ValueError when it is none."""
     try:
         failure = StoredFailure(**values)
     except TypeError as error:
@@ -104,17 +104,17 @@ def stored_failure(values: Mapping[str, Any]) -> StoredFailure:
 
 
 def failed(failure: ClipFailure) -> dict[str, Any]:
-    """Note that a clip failed."""
+    """Give the event that a clip failed."""
     return {"event": "failed", "when": now(), **asdict(failure)}
 
 
 def mended(failure: ClipFailure) -> dict[str, Any]:
-    """Note that a clip that had failed is stored now."""
+    """Give the event that a clip that had failed is stored now."""
     return {"event": "mended", "id": failure.id, "file": failure.file, "when": now()}
 
 
 def planned(clips: Iterable[PlannedClip]) -> dict[str, Any]:
-    """Note that clips are asked for."""
+    """Give the event that clips are asked for."""
     names = {clip.id: clip.audio_sha256 for clip in clips}
     return {"event": "planned", "clips": names, "when": now()}
 
@@ -149,7 +149,7 @@ def append_events(store: Path, events: Iterable[Mapping[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Open the journal for appending; others wait, where the file system knows locks."""
+    """Give the journal, open for appending; others wait, where the file system knows locks."""
     while True:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o666)
@@ -175,7 +175,7 @@ def _cut_torn_line(descriptor: int) -> int:
 
 
 def read_journal(store: Path) -> Journal:
-    """Read what happened to a store folder.
+    """Give what happened to a store folder.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
                     f"{store} is a folder with other files in it ({present[0]}, ...)",
                     expected="a feature store, or a new or empty folder",
                 )
-            write_json(store / MANIFEST, manifest(fingerprint, provenance))
+            write_json(store / MANIFEST, description(fingerprint, provenance))
         for name in (SHARDS, QUARANTINE):
             (store / name).mkdir(exist_ok=True)
             sweep(store / name)
@@ -269,15 +269,15 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
     require_same(store, read_description(store)["fingerprint"], fingerprint)
 
 
-def renew_manifest(store: Path, fingerprint: Fingerprint) -> None:
+def renew_description(store: Path, fingerprint: Fingerprint) -> None:
     """Let `store.json` say all that is known by now, before shards are added to an old store."""
     found = read_description(store)
     require_same(store, found["fingerprint"], fingerprint)
     if found["version"] < VERSION or found["fingerprint"].model.config_sha256 is None:
-        write_json(store / MANIFEST, manifest(fingerprint, found["provenance"]), replace=True)
+        write_json(store / MANIFEST, description(fingerprint, found["provenance"]), replace=True)
 
 
-def manifest(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def description(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Content of ``store.json``."""
     return {
         "format": FORMAT,
@@ -304,7 +304,7 @@ def read_description(store: Path) -> dict[str, Any]:
 
 
 def no_store(path: Path) -> StoreError:
-    """Choose what to raise where nothing is."""
+    """Give what to raise where nothing is."""
     return StoreError(
         f"there is no store at {path}",
         expected="a folder written by `exhubert extract` or a file written by `exhubert pack`",

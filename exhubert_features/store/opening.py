@@ -99,7 +99,7 @@ class CheckedShard:
         }
 
     def table(self, number: int, fingerprint: Fingerprint) -> ShardTable:
-        """Read the columns, and where the arrays lie, of a shard of this very fingerprint."""
+        """Give the columns, and where the arrays lie, of a shard of this very fingerprint."""
         if found := self.about()["fingerprint"].difference(fingerprint):
             raise ValueError(f"it is of another fingerprint than the store: {'; '.join(found)}")
         rows = self._dataset("pooled", 4).shape[0]
@@ -125,7 +125,7 @@ class CheckedShard:
         return table
 
     def strings(self, name: str) -> list[bytes]:
-        """Read a column of strings."""
+        """Give a column of strings."""
         dataset = self._dataset(name, 1)
         offset = self._offset(name, dataset.shape, None)
         described = np.frombuffer(self._read(offset, len(dataset) * _STRING.itemsize), _STRING)
@@ -135,12 +135,12 @@ class CheckedShard:
         return dataset[:].tolist()
 
     def failures(self) -> list[Any]:
-        """Read what a packed store remembers of clips without features, as JSON data."""
+        """Give what a packed store remembers of clips without features, as JSON data."""
         lines = self.strings("failures") if "failures" in self._file else []
         return [json.loads(line) for line in lines]
 
     def numbers(self, name: str, dtype: str) -> np.ndarray:
-        """Read a column of numbers."""
+        """Give a column of numbers."""
         rows = len(self._dataset(name, 1))
         offset = self._offset(name, (rows,), np.dtype(dtype))
         return np.frombuffer(self._read(offset, rows * np.dtype(dtype).itemsize), dtype)
@@ -224,7 +224,7 @@ class UnreadableStore(StoreError):
 
 
 def read_error(path: Path, error: OSError) -> UnreadableStore:
-    """Make the StoreError for a failed read."""
+    """Give the StoreError for a failed read."""
     return UnreadableStore(
         f"{path} cannot be read: {error.strerror or error}",
         remedy="Try again; if the disk has lost the file, delete it and run "
@@ -233,7 +233,7 @@ def read_error(path: Path, error: OSError) -> UnreadableStore:
 
 
 def read_fingerprint(path: Path, data: Any) -> Fingerprint:
-    """Read the fingerprint in a file of a store.
+    """Give the fingerprint in a file of a store.
 
     Raises
     ------

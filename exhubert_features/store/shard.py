@@ -74,7 +74,7 @@ class ShardRows:
         return len(self.pooled)
 
     def select(self, keep: Sequence[int] | np.ndarray) -> ShardRows:
-        """Take the rows at positions ``keep``, in that order."""
+        """Give the rows at positions ``keep``, in that order."""
         rows = np.asarray(keep, dtype=np.int64)
         ends = self.numbers["frame_end"]
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
@@ -93,7 +93,7 @@ class ShardRows:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Collect the features that there are and the checksums of their vectors, by dataset."""
+        """Give the features that there are and the checksums of their vectors, by dataset."""
         given = {name: getattr(self, name) for name in AXES}
         features = {name: array for name, array in given.items() if array is not None}
         return features | {name + SUMS: sum64(array) for name, array in features.items()}
@@ -119,7 +119,7 @@ def gather(rows: Sequence[ClipFeatures]) -> ShardRows:
 
 
 def sum64(array: np.ndarray) -> np.ndarray:
-    """Compute a checksum of each vector along the last axis, as uint64.
+    """Give a checksum of each vector along the last axis, as uint64.
 
     Seen in 32-bit words, any one changed word changes it for certain, any other damage but for
     one case in 2^32. Three times faster than a CRC-32 of each.
@@ -169,7 +169,7 @@ def estimate_bytes(fingerprint: Fingerprint, clips: int, frames: int) -> int:
 
 
 def encode(rows: ShardRows, fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> memoryview:
-    """Write the bytes of the shard's HDF5 file, stamped. Equal rows give equal bytes."""
+    """Give the bytes of the shard's HDF5 file, stamped. Equal rows give equal bytes."""
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=USER_BLOCK) as file:
         write_columns(file, rows.text, rows.numbers)
@@ -212,7 +212,7 @@ def describe(file: h5py.File, fingerprint: Fingerprint, provenance: Mapping[str,
 def write_columns(
     file: h5py.File, text: Mapping[str, list[str]], numbers: Mapping[str, np.ndarray]
 ) -> None:
-    """Write the columns of the table, each with its meaning."""
+    """Give the columns of the table, each with its meaning."""
     for name, values in text.items():
         create_text(file, name, values).attrs["description"] = TEXT[name]
     for name, column in numbers.items():
@@ -223,7 +223,7 @@ def write_columns(
 
 
 def create_text(file: h5py.File, name: str, values: Iterable[str]) -> h5py.Dataset:
-    """Write strings, of variable length: one id of 4,000 characters widens no other."""
+    """Give a column of strings, of variable length: one id of 4,000 characters widens no other."""
     encoded = [value.encode("utf-8", "surrogateescape") for value in values]
     dataset = file.create_dataset(name, (len(encoded),), dtype=h5py.string_dtype())
     dataset[...] = np.array(encoded, dtype=object)
@@ -234,7 +234,7 @@ def create_text(file: h5py.File, name: str, values: Iterable[str]) -> h5py.Datas
 def create_array(
     file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
 ) -> h5py.Dataset:
-    """Make an unfilled, contiguous dataset: its bytes lie in the file at one offset."""
+    """Give an unfilled, contiguous dataset: its bytes lie in the file at one offset."""
     axes = AXES[name.removesuffix(SUMS)][: len(shape)]
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -246,7 +246,7 @@ def create_array(
 
 
 def stamp(length: int, digest: str, version: int = VERSION) -> bytes:
-    """Write the user block: what the file must be, readable with ``head``.
+    """Give the user block: what the file must be, readable with ``head``.
 
     ``digest`` is the SHA-256 of everything behind it; the stamp guards itself by a CRC-32.
     """

@@ -38,7 +38,7 @@ from .journal import (
     JOURNAL,
     MANIFEST,
     Journal,
-    manifest,
+    description,
     no_store,
     note_state,
     now,
@@ -51,7 +51,7 @@ from .opening import CheckedShard, ShardTable, UnreadableStore, checked_shard
 
 
 @dataclass(frozen=True)
-class Problem:
+class Damage:
     """One thing that is not as it was written."""
 
     path: Path
@@ -65,7 +65,7 @@ class Verification:
     """What :func:`verify` found; no problems means that every byte is as it was written."""
 
     path: Path
-    problems: tuple[Problem, ...]
+    problems: tuple[Damage, ...]
     shards: int  # sound ones
     rows: int  # in these, replaced ones not counted
     described: dict[str, Any] | None  # fingerprint and provenance; None: nothing sound tells them
@@ -112,12 +112,12 @@ class _Check:
     def __init__(self, store: Path, deep: bool) -> None:
         self.store = store
         self.deep = deep
-        self.problems: list[Problem] = []
+        self.problems: list[Damage] = []
         self.tables: list[ShardTable] = []
         self.described: dict[str, Any] | None = None
 
     def folder(self) -> None:
-        """Verify a whole folder."""
+        """Give a whole folder."""
         store = self.store
         if not (store / MANIFEST).exists() and not (store / SHARDS).is_dir():
             raise StoreError(f"{store} is not a feature store: it has no {MANIFEST}")
@@ -162,13 +162,13 @@ class _Check:
         self, path: Path, kind: str, detail: StoreError | str, shard: int | None = None
     ) -> None:
         kind = "unreadable" if isinstance(detail, UnreadableStore) else kind
-        self.problems.append(Problem(path, kind, str(detail), shard))
+        self.problems.append(Damage(path, kind, str(detail), shard))
 
     def _numbers(self, shard: CheckedShard, table: ShardTable) -> None:
         assert self.described
         reader = ShardReader(self.store, join_tables([table]), self.described["fingerprint"])
-        crc32 = shard.numbers("crc32", "<u4") if shard.version == 1 else None
-        for first, block in reader.blocks(0):
+        crc32 = iter(shard.numbers("crc32", "<u4")) if shard.version == 1 else None
+        for block in reader.blocks():
             starts = np.concatenate([[0], block.numbers["frame_end"]])
             for row, name in enumerate(block.text["id"]):
                 frames = block.frames
@@ -177,8 +177,7 @@ class _Check:
                     *([] if block.logits is None else [block.logits[row]]),
                     *([] if frames is None else [frames[:, starts[row] : starts[row + 1]]]),
                 ]
-                content = b"".join(part.tobytes() for part in parts) if crc32 is not None else b""
-                if crc32 is not None and zlib.crc32(content) != crc32[first + row]:
+                if crc32 and zlib.crc32(b"".join(p.tobytes() for p in parts)) != next(crc32):
                     raise DamagedStore(f"{shard.path}: row {name!r} does not match its checksum")
                 if not all(np.isfinite(part).all() for part in parts):
                     raise DamagedStore(f"{shard.path}: row {name!r} holds NaN or infinity")
@@ -254,7 +253,7 @@ def repair(found: Verification) -> None:
         for problem in problems:
             _mend(store, problem)
         if any(problem.kind == "manifest" for problem in problems):
-            write_json(store / MANIFEST, manifest(**found.described), replace=True)
+            write_json(store / MANIFEST, description(**found.described), replace=True)
         (store / INDEX).unlink(missing_ok=True)
     except OSError as error:
         raise write_error(store, error) from error
@@ -262,7 +261,7 @@ def repair(found: Verification) -> None:
     note_state(store, next_number(store, catalog.shards))
 
 
-def _mend(store: Path, problem: Problem) -> None:
+def _mend(store: Path, problem: Damage) -> None:
     path, kind = problem.path, problem.kind
     if kind == "unreadable" or kind == "index":
         return

@@ -31,7 +31,7 @@ from .journal import (
     note_state,
     planned,
     read_journal,
-    renew_manifest,
+    renew_description,
 )
 from .opening import ShardTable
 from .shard import ShardRows, dtype_of, encode, gather, shapes
@@ -60,7 +60,7 @@ class ShardLimits:
 
 
 @runtime_checkable
-class RowSource(Protocol):
+class FeatureSource(Protocol):
     """What the store needs to know of an extraction."""
 
     @property
@@ -99,7 +99,7 @@ Report = Callable[[WriteProgress], None]
 
 @contextlib.contextmanager
 def bar(shown: bool) -> Iterator[Report]:
-    """Choose what draws progress on stderr, or nothing."""
+    """Give what draws progress on stderr, or nothing."""
     with tqdm(unit="clip", disable=not shown) as drawn:
 
         def report(state: WriteProgress) -> None:
@@ -217,7 +217,7 @@ class Writer:
     def publish(self, rows: ShardRows) -> None:
         """Publish rows as one shard, without those that another writer stored first."""
         if not self._known:
-            renew_manifest(self.store, self._fingerprint)
+            renew_description(self.store, self._fingerprint)
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
             path = shard_path(self.store, self._next)
@@ -229,15 +229,15 @@ class Writer:
             self._remember(*(table.words(name) for name in ("clip_id", "audio_sha256", "id")))
 
     def take(
-        self, source: RowSource | Iterable[ClipFeatures | ClipFailure], report: Report
+        self, source: FeatureSource | Iterable[ClipFeatures | ClipFailure], report: Report
     ) -> None:
         """Store what is missing of an extraction, or of plain rows, those of one clip together."""
-        if isinstance(source, RowSource):
+        if isinstance(source, FeatureSource):
             self._take_planned(source, report)
         else:
             self._take_rows(source, report)
 
-    def _take_planned(self, extraction: RowSource, report: Report) -> None:
+    def _take_planned(self, extraction: FeatureSource, report: Report) -> None:
         clips = extraction.clips
         counts = Counter(clip.id for clip in clips)
         if doubled := [name for name, count in counts.items() if count > 1]:
@@ -365,7 +365,7 @@ def _size(row: ClipFeatures) -> int:
 
 
 def _cast(row: ClipFeatures, dtype: np.dtype) -> ClipFeatures:
-    """Turn the row into the store's dtype; logits are few and stay float32."""
+    """Give the row in the store's dtype; logits are few and stay float32."""
     return replace(
         row,
         pooled=row.pooled.astype(dtype),
@@ -390,7 +390,7 @@ def _unfit(row: ClipFeatures, dtype: str) -> tuple[str, str] | None:
 
 
 def magnitude(array: np.ndarray) -> float:
-    """Find the largest absolute value; NaN when one is NaN, infinity when one is infinite."""
+    """Give the largest absolute value; NaN when one is NaN, infinity when one is infinite."""
     if array.dtype == np.float16:
         # Without their sign, the bits of float16 rise from 0 over infinity to NaN, and comparing
         # integers is 40 times faster than numpy's comparison of halves.
