@@ -66,8 +66,6 @@ class FeaturePicker:
     def _positions(self) -> list[int]:
         stored = self.store.frame_layers if self.pool is None else self.store.layers
         wanted = [self.layers] if isinstance(self.layers, int) else self.layers or stored or [0]
-        if self.pool is None:
-            return [self.store.frame_position(layer) for layer in wanted]
         return [self.store.position(layer, self.pool) for layer in wanted]
 
 

@@ -1,7 +1,8 @@
 """The feature store: crash-safe, self-checking HDF5 files. Needs numpy and h5py, never torch."""
 
+from .catalog import UnknownId
 from .copying import merge, pack
-from .features import FeatureStore, UnknownId
+from .features import FeatureStore
 from .journal import StoredFailure
 from .shard import estimate_bytes
 from .verify import Problem, Verification, repair, verify

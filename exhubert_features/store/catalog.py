@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import zipfile
 import zlib
@@ -35,6 +36,13 @@ STATE = "state.json"
 _INDEX_VERSION = 2
 _DIGITS = 8  # a number of more is no shard's: they are taken one by one
 _LOST_NAMED = 1000  # of a store that misses millions, no more are listed
+
+
+class UnknownId(StoreError, KeyError):
+    """An id that is not in the store."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would show the message quoted
 
 
 @dataclass
@@ -209,7 +217,7 @@ def load_catalog(
     checked = {table.place[:3]: table for table in [*(index.tables if index else ()), *known]}
     catalog = join_tables(
         [
-            checked.get(key) or read_table(shard_path(store, key[0]), key[0], fingerprint)
+            checked.get(key) or read_shard_table(shard_path(store, key[0]), key[0], fingerprint)
             for key in keys
         ]
     )
@@ -226,7 +234,7 @@ def _key(item: tuple[int, Path]) -> tuple[int, int, int] | None:
     return number, status.st_size, status.st_mtime_ns
 
 
-def read_table(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
+def read_shard_table(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
     """Check one shard's bytes, then read its columns and where its arrays lie."""
     with checked_shard(path) as shard:
         return shard.table(number, fingerprint)
@@ -297,3 +305,15 @@ def _save_index(path: Path, catalog: Catalog) -> None:
     # A read-only or full disk: the index only saves time, the next reader builds its own.
     with contextlib.suppress(StoreError):
         publish(buffer.getbuffer(), path, replace=True)
+
+
+def unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
+    """Make the error for an id that is not in the store, naming near ones."""
+    stem = str(name).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    near = [other for other in ids if stem and stem in other][:3]
+    # Comparing letter by letter is slow: a sample is enough for a hint.
+    near = near or difflib.get_close_matches(str(name), ids[:5000], n=3)
+    return UnknownId(
+        f"id {name!r} is not among the {len(ids)} rows of {store}",
+        expected="an id such as " + ", ".join(map(repr, near)) if near else "",
+    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +15,15 @@ from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .arrays import ShardReader
-from .catalog import join_tables, load_catalog
-from .journal import StoredFailure, no_store, read_journal, read_manifest, stored_failure
+from .catalog import join_tables, load_catalog, unknown_id
+from .journal import StoredFailure, no_store, read_about, read_journal, stored_failure
 from .opening import checked_shard, is_shard
-from .shard import ShardRows, dtype_of
-from .writer import Extraction, Report, ShardLimits, Writer, bar
+from .shard import ShardRows
+from .table import row_table
+from .writer import ExtractionLike, Report, ShardLimits, Writer, bar
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class UnknownId(StoreError, KeyError):
-    """An id that is not in the store."""
-
-    def __str__(self) -> str:
-        return Exception.__str__(self)  # KeyError would show the message quoted
 
 
 class FeatureStore:
@@ -69,7 +61,7 @@ class FeatureStore:
             raise no_store(self.path)
         self._packed_failures: tuple[StoredFailure, ...] = ()
         if self.path.is_dir():
-            about = read_manifest(self.path)
+            about = read_about(self.path)
             self._catalog = load_catalog(self.path, about["fingerprint"])
         else:
             about = self._open_packed()
@@ -92,7 +84,7 @@ class FeatureStore:
     @staticmethod
     def write(
         path: str | Path,
-        source: Extraction | Iterable[ClipFeatures | ClipFailure],
+        source: ExtractionLike | Iterable[ClipFeatures | ClipFailure],
         *,
         fingerprint: Fingerprint | None = None,
         limits: ShardLimits | None = None,
@@ -133,7 +125,7 @@ class FeatureStore:
         StoreError
             When the disk is full, or ids are not unique.
         """
-        if isinstance(source, Extraction):
+        if isinstance(source, ExtractionLike):
             fingerprint = source.fingerprint
         if fingerprint is None:
             raise StoreError(
@@ -273,49 +265,71 @@ class FeatureStore:
         )
 
     def vector(self, name: str, *, layer: int, pool: str = "mean") -> np.ndarray:
-        """One layer of one row, (D,), without reading the others."""
+        """Read one layer of one row, without reading the others.
+
+        Parameters
+        ----------
+        name
+            Id of the row.
+        layer
+            A hidden-state id; negative ones count from the end.
+        pool
+            One of those stored.
+
+        Returns
+        -------
+        numpy.ndarray
+            (D,), in the store's dtype.
+        """
         shard, local = self._reader.place(self.row(name))
         return self._reader.vectors(shard, [local], self.position(layer, pool))[0]
 
     def frames(self, name: str, *, layer: int) -> np.ndarray:
-        """Read the frames of one layer of one row, (T, D), without reading the others."""
+        """Read the frames of one layer of one row, without reading the others.
+
+        Parameters
+        ----------
+        name, layer
+            See :meth:`vector`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (T, D), in the store's dtype.
+        """
         shard, local = self._reader.place(self.row(name))
-        position = self.frame_position(layer)
-        frames = self._reader.frames(shard, local, 1, [position])
+        frames = self._reader.frames(shard, local, 1, [self.position(layer, None)])
         return frames[0]  # type: ignore[index]
 
     def matrix(self, *, layer: int, pool: str = "mean") -> np.ndarray:
-        """One layer of all rows, (N, D), in the order of :attr:`ids`."""
-        position = self.position(layer, pool)
-        width = self.fingerprint.model.hidden_size
-        out = np.empty((len(self), width), dtype_of("pooled", self.fingerprint))
-        for shard, rows, where in self._live_rows():
-            out[where] = self._reader.vectors(shard, rows, position)
-        return out
+        """Read one layer of all rows.
+
+        Parameters
+        ----------
+        layer, pool
+            See :meth:`vector`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (N, D), in the order of :attr:`ids` and the store's dtype.
+        """
+        return self._reader.every_vector(self.position(layer, pool))
 
     def logits(self) -> np.ndarray:
-        """Class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
+        """Read the class scores of all rows, (N, C) float32, in the order of :attr:`ids`."""
         if not self.has_logits:
             raise StoreError(f"{self.path} holds no logits")
-        out = np.empty((len(self), len(self.classes)), np.float32)
-        for shard, rows, where in self._live_rows():
-            whole = self._reader.logits(shard, 0, self._catalog.shards[shard].rows)
-            out[where] = whole[rows]  # type: ignore[index]
-        return out
+        return self._reader.every_logits()
 
     def blocks(self) -> Iterator[ShardRows]:
-        """All rows in stored order, a few dozen MB at a time: for copying and checking."""
-        live = np.zeros(int(self._catalog.first[-1]), dtype=bool)
-        live[self._catalog.live] = True
-        for shard in range(len(self._catalog.shards)):
-            for start, block in self._reader.blocks(shard):
-                keep = live[start : start + len(block)]
-                yield block if keep.all() else block.select(np.flatnonzero(keep))
+        """Read all rows in stored order, a few dozen MB at a time: for copying and checking."""
+        return self._reader.every_block()
 
     def to_dataframe(
         self, layer: int | Sequence[int] | None = None, pool: str | None = None
     ) -> pd.DataFrame:
-        """Rows on audformat's index (file, start, end).
+        """Put all rows on audformat's index (file, start, end).
 
         Clips that came as arrays have their id for a file.
 
@@ -327,56 +341,54 @@ class FeatureStore:
             of the manifest.
         pool
             None is the first one stored.
-        """
-        import pandas as pd
 
-        names = decodable(self.ids)
-        files = [file or name for file, name in zip(self.column("file"), names, strict=True)]
-        bounds = [pd.to_timedelta(self.column(name), unit="s") for name in ("start", "end")]
-        index = pd.MultiIndex.from_arrays(
-            [decodable(files), *bounds], names=["file", "start", "end"]
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each of :attr:`ids`.
+        """
+        pool = pool or self.pools[0]
+        layers = () if layer is None else [layer] if isinstance(layer, int) else layer
+        return row_table(
+            self.ids, self.column, {one: self.matrix(layer=one, pool=pool) for one in layers}
         )
-        if layer is not None:
-            return pd.concat(
-                [
-                    pd.DataFrame(
-                        self.matrix(layer=one, pool=pool or self.pools[0]).astype(np.float32),
-                        index=index,
-                    ).add_prefix(f"layer{one}_")
-                    for one in ([layer] if isinstance(layer, int) else layer)
-                ],
-                axis=1,
-            )
-        rows = [json.loads(text) for text in self.column("meta")]
-        columns: dict[str, Any] = {"id": names, "status": self.column("status")}
-        for key in dict.fromkeys(key for row in rows for key in row):
-            columns.setdefault(key, decodable(row.get(key) for row in rows))
-        return pd.DataFrame(columns, index=index)
 
-    def position(self, layer: int, pool: str) -> int:
-        """Where a layer and pool stand among those stored, counted pool by pool.
+    def position(self, layer: int, pool: str | None) -> int:
+        """Find where a layer and pool stand among those stored, counted pool by pool.
 
-        Raises
-        ------
-        StoreError
-            When they are not stored, naming what is.
+        Parameters
+        ----------
+        layer
+            A hidden-state id; negative ones count from the end.
+        pool
+            None: where the layer stands among those stored frame by frame.
+
+        Returns
+        -------
+        int
+            From 0. What is not stored is a StoreError, naming what is.
         """
-        position = self._stored_layer(layer, self.layers, "pooled features")
+        (wanted,) = resolve_layers([layer], self.fingerprint.model.num_states)
+        stored = self.frame_layers if pool is None else self.layers
+        if wanted not in stored:
+            raise StoreError(
+                f"{self.path} holds no {'frames' if pool is None else 'pooled features'} of layer "
+                f"{layer}",
+                expected=f"one of {', '.join(map(str, stored)) or 'none'}",
+            )
+        if pool is None:
+            return stored.index(wanted)
         if pool not in self.pools:
             raise StoreError(
                 f"pool {pool!r} is not in {self.path}", expected=f"one of {', '.join(self.pools)}"
             )
-        return position * len(self.pools) + self.pools.index(pool)
-
-    def frame_position(self, layer: int) -> int:
-        """Where a layer stands among those stored frame by frame; see :meth:`position`."""
-        return self._stored_layer(layer, self.frame_layers, "frames")
+        return stored.index(wanted) * len(self.pools) + self.pools.index(pool)
 
     def row(self, name: str) -> int:
         """Row of an id in the catalog; :class:`UnknownId`, naming near ids, when it has none."""
         row = self._rows.get(name)
         if row is None:
-            raise _unknown_id(name, self.ids, self.path)
+            raise unknown_id(name, self.ids, self.path)
         return row
 
     @cached_property
@@ -385,35 +397,3 @@ class FeatureStore:
 
     def _audio(self) -> dict[str, str]:
         return dict(zip(self.column("clip_id"), self.column("audio_sha256"), strict=True))
-
-    def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
-        """Shard, its rows that count, and where these stand among all."""
-        edges = np.searchsorted(self._catalog.live, self._catalog.first)
-        for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
-            rows = self._catalog.live[start:stop] - self._catalog.first[shard]
-            yield shard, rows.tolist(), slice(start, stop)
-
-    def _stored_layer(self, layer: int, stored: tuple[int, ...], what: str) -> int:
-        (wanted,) = resolve_layers([layer], self.fingerprint.model.num_states)
-        if wanted not in stored:
-            raise StoreError(
-                f"{self.path} holds no {what} of layer {layer}",
-                expected=f"one of {', '.join(map(str, stored)) or 'none'}",
-            )
-        return stored.index(wanted)
-
-
-def decodable(words: Iterable[str | None]) -> list[str | None]:
-    """Words with escapes for the undecodable bytes of file names, which pandas refuses."""
-    return [word and word.encode("utf-8", "backslashreplace").decode() for word in words]
-
-
-def _unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
-    stem = str(name).rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    near = [other for other in ids if stem and stem in other][:3]
-    # Comparing letter by letter is slow: a sample is enough for a hint.
-    near = near or difflib.get_close_matches(str(name), ids[:5000], n=3)
-    return UnknownId(
-        f"id {name!r} is not among the {len(ids)} rows of {store}",
-        expected="an id such as " + ", ".join(map(repr, near)) if near else "",
-    )
