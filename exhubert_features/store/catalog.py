@@ -217,7 +217,7 @@ def load_catalog(
     checked = {table.place[:3]: table for table in [*(index.tables if index else ()), *known]}
     catalog = join_tables(
         [
-            checked.get(key) or read_shard_table(shard_path(store, key[0]), key[0], fingerprint)
+            checked.get(key) or read_shard(shard_path(store, key[0]), key[0], fingerprint)
             for key in keys
         ]
     )
@@ -234,7 +234,7 @@ def _key(item: tuple[int, Path]) -> tuple[int, int, int] | None:
     return number, status.st_size, status.st_mtime_ns
 
 
-def read_shard_table(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
+def read_shard(path: Path, number: int, fingerprint: Fingerprint) -> ShardTable:
     """Check one shard's bytes, then read its columns and where its arrays lie."""
     with checked_shard(path) as shard:
         return shard.table(number, fingerprint)

@@ -16,11 +16,10 @@ from ..records import ClipFailure, ClipFeatures
 from ..spec import resolve_layers
 from .arrays import ShardReader
 from .catalog import join_tables, load_catalog, unknown_id
-from .journal import StoredFailure, no_store, read_about, read_journal, stored_failure
+from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .opening import checked_shard, is_shard
 from .shard import ShardRows
-from .table import row_table
-from .writer import ExtractionLike, Report, ShardLimits, Writer, bar
+from .writer import Report, RowSource, ShardLimits, Writer, bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +60,7 @@ class FeatureStore:
             raise no_store(self.path)
         self._packed_failures: tuple[StoredFailure, ...] = ()
         if self.path.is_dir():
-            about = read_about(self.path)
+            about = read_description(self.path)
             self._catalog = load_catalog(self.path, about["fingerprint"])
         else:
             about = self._open_packed()
@@ -84,7 +83,7 @@ class FeatureStore:
     @staticmethod
     def write(
         path: str | Path,
-        source: ExtractionLike | Iterable[ClipFeatures | ClipFailure],
+        source: RowSource | Iterable[ClipFeatures | ClipFailure],
         *,
         fingerprint: Fingerprint | None = None,
         limits: ShardLimits | None = None,
@@ -125,7 +124,7 @@ class FeatureStore:
         StoreError
             When the disk is full, or ids are not unique.
         """
-        if isinstance(source, ExtractionLike):
+        if isinstance(source, RowSource):
             fingerprint = source.fingerprint
         if fingerprint is None:
             raise StoreError(
@@ -347,11 +346,12 @@ class FeatureStore:
         pandas.DataFrame
             A row for each of :attr:`ids`.
         """
-        pool = pool or self.pools[0]
-        layers = () if layer is None else [layer] if isinstance(layer, int) else layer
-        return row_table(
-            self.ids, self.column, {one: self.matrix(layer=one, pool=pool) for one in layers}
-        )
+        from .dataframe import clip_dataframe, feature_dataframe
+
+        if layer is None:
+            return clip_dataframe(self)
+        layers = [layer] if isinstance(layer, int) else layer
+        return feature_dataframe(self, layers, pool or self.pools[0])
 
     def position(self, layer: int, pool: str | None) -> int:
         """Find where a layer and pool stand among those stored, counted pool by pool.

@@ -266,12 +266,12 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
         sweep(store)
     except OSError as error:
         raise write_error(store, error) from error
-    require_same(store, read_about(store)["fingerprint"], fingerprint)
+    require_same(store, read_description(store)["fingerprint"], fingerprint)
 
 
 def renew_manifest(store: Path, fingerprint: Fingerprint) -> None:
     """Let `store.json` say all that is known by now, before shards are added to an old store."""
-    found = read_about(store)
+    found = read_description(store)
     require_same(store, found["fingerprint"], fingerprint)
     if found["version"] < VERSION or found["fingerprint"].model.config_sha256 is None:
         write_json(store / MANIFEST, manifest(fingerprint, found["provenance"]), replace=True)
@@ -288,7 +288,7 @@ def manifest(fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> dict[st
     }
 
 
-def read_about(store: Path) -> dict[str, Any]:
+def read_description(store: Path) -> dict[str, Any]:
     """Content of the ``store.json`` of a folder."""
     path = store / MANIFEST
     data = read_record(path)

@@ -42,7 +42,7 @@ from .journal import (
     no_store,
     note_state,
     now,
-    read_about,
+    read_description,
     renew_journal,
     scan_journal,
     stored_failure,
@@ -122,7 +122,7 @@ class _Check:
         if not (store / MANIFEST).exists() and not (store / SHARDS).is_dir():
             raise StoreError(f"{store} is not a feature store: it has no {MANIFEST}")
         try:
-            found = read_about(store)
+            found = read_description(store)
             self.described = {name: found[name] for name in ("fingerprint", "provenance")}
         except StoreError as error:
             self._note(store / MANIFEST, "manifest", error)

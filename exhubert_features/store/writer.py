@@ -20,7 +20,7 @@ from ..errors import StoreError, UsageError
 from ..files import publish
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from .catalog import load_catalog, next_number, read_shard_table, shard_path
+from .catalog import load_catalog, next_number, read_shard, shard_path
 from .journal import (
     append_events,
     clip_key,
@@ -60,23 +60,27 @@ class ShardLimits:
 
 
 @runtime_checkable
-class ExtractionLike(Protocol):
+class RowSource(Protocol):
     """What the store needs to know of an extraction."""
 
     @property
     def fingerprint(self) -> Fingerprint:
         """What decides the numbers."""
+        ...
 
     @property
     def clips(self) -> Sequence[PlannedClip]:
         """The clips to do."""
+        ...
 
     @property
     def rejected(self) -> Sequence[ClipFailure]:
-        """Clips that could not even be planned, and why."""
+        """Those that could not even be planned."""
+        ...
 
     def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
-        """Give each clip with its rows or its failure, in the order given."""
+        """Give each clip with its rows or its failure."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,21 +223,21 @@ class Writer:
             path = shard_path(self.store, self._next)
             publish(encode(rows, self._fingerprint, self._provenance), path)
             # Whoever won: reading back finds a bad disk early, and the file still in memory.
-            table = read_shard_table(path, self._next, self._fingerprint)
+            table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)
             self._next += 1
             self._remember(*(table.words(name) for name in ("clip_id", "audio_sha256", "id")))
 
     def take(
-        self, source: ExtractionLike | Iterable[ClipFeatures | ClipFailure], report: Report
+        self, source: RowSource | Iterable[ClipFeatures | ClipFailure], report: Report
     ) -> None:
         """Store what is missing of an extraction, or of plain rows, those of one clip together."""
-        if isinstance(source, ExtractionLike):
+        if isinstance(source, RowSource):
             self._take_planned(source, report)
         else:
             self._take_rows(source, report)
 
-    def _take_planned(self, extraction: ExtractionLike, report: Report) -> None:
+    def _take_planned(self, extraction: RowSource, report: Report) -> None:
         clips = extraction.clips
         counts = Counter(clip.id for clip in clips)
         if doubled := [name for name, count in counts.items() if count > 1]:
