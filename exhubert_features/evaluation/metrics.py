@@ -40,7 +40,7 @@ def validate_values(truth: np.ndarray, prediction: np.ndarray) -> None:
             raise UsageError(f"{name} has {np.sum(~np.isfinite(values))} NaN or infinite values")
 
 
-def validate_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> None:
+def _validate_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> None:
     """Raise UsageError unless ``probabilities`` is (N, C), finite, non-negative, rows sum to 1."""
     if probabilities.ndim != 2 or len(probabilities) != len(truth):
         raise UsageError(
@@ -170,7 +170,7 @@ def _figure(statistic: Statistic, truth: np.ndarray, prediction: np.ndarray) -> 
 
 def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean squared distance (0 to 2) between the probabilities and the one-hot truth."""
-    validate_probabilities(truth, probabilities)
+    _validate_probabilities(truth, probabilities)
     one_hot = np.eye(probabilities.shape[1])[truth]
     return float(((probabilities - one_hot) ** 2).sum(axis=1).mean())
 
@@ -182,7 +182,7 @@ def calibration_bins(
 
     Confidence is the largest probability of a clip; empty bins hold NaN.
     """
-    validate_probabilities(truth, probabilities)
+    _validate_probabilities(truth, probabilities)
     confidence = probabilities.max(axis=1)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     clips = np.bincount(index, minlength=bins)
