@@ -94,7 +94,6 @@ def test_strict_and_lenient(
         (["emovo", "ROOT", "-o", "a.csv", "--format", "speechbrain"], "ends in .csv"),
         (["emovo", "ROOT", "-o", "a.csv", "--table", "b.csv"], "are for generic"),
         (["emovo", "ROOT", "-o", "a.csv", "--map", "nowhere.csv"], "cannot be read"),
-        (["emovo", "ROOT", "-o", "no/such/folder/a.csv"], "cannot be written"),
     ],
 )
 def test_wrong_usage(
@@ -110,6 +109,13 @@ def test_wrong_usage(
     assert prepare(*(places.get(word, word) for word in words)) == 2
     assert complaint in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"EMOVO"}
+
+
+def test_a_folder_that_is_not_there(
+    emovo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare("emovo", emovo, "-o", tmp_path / "no" / "a.csv") == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_list_and_map_need_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,7 @@ def test_a_foreign_file_is_an_error_that_names_it(name: str, tmp_path: Path) -> 
     with pytest.raises(CorpusError, match=r"fits no rule: 1 \(music/jingle 7.wav\).*--lenient"):
         prepare(CORPORA[name], tmp_path)
     lenient = prepare(CORPORA[name], tmp_path, Choices(lenient=True))
-    assert [problem.name for problem in lenient.problems] == ["music/jingle 7.wav"]
+    assert [flaw.name for flaw in lenient.flaws] == ["music/jingle 7.wav"]
     assert len(lenient.clips) == EXPECTED[name][0]
 
 
@@ -198,7 +198,7 @@ def test_an_empty_file_is_an_error(name: str, tmp_path: Path) -> None:
         prepare(CORPORA[name], tmp_path)
     lenient = prepare(CORPORA[name], tmp_path, Choices(lenient=True))
     assert victim.id not in {clip.id for clip in lenient.clips} or name == "smartkom"
-    assert len(lenient.problems) == 1
+    assert len(lenient.flaws) == 1
 
 
 @pytest.mark.parametrize("name", CORPORA)

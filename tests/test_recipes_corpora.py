@@ -71,6 +71,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for salt, name in enumerate((*SINGLE.values(), "savee", "esd")):
         build(name, samples / name)
         found = prepare(CORPORA[name], samples / name)
+        for file in found.reading.repeated:  # they would no longer be equal
+            (samples / name / file).unlink()
         for number, clip in enumerate(found.clips):
             generator = np.random.default_rng([salt, number])
             pitch = PITCHES[clip.label] * generator.uniform(0.97, 1.03)

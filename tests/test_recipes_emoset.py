@@ -31,7 +31,7 @@ from exhubert_features.errors import CorpusError, UsageError
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "EmoSetPP" / "finetune"
 with (ROOT / "tests" / "recipes" / "EmoSetPP.csv").open(newline="") as stream:
-    (ROW,) = csv.DictReader(stream)
+    ROW = next(csv.DictReader(stream))
 NAMES = ("emodb", "savee", "subesco")
 
 
@@ -208,7 +208,10 @@ def start(workplace: Path, arguments: list[str], *launcher: str) -> subprocess.P
 
 def run(workplace: Path, arguments: list[str], *launcher: str) -> str:
     process = start(workplace, arguments, *launcher)
-    output, _ = process.communicate(timeout=400)
+    try:
+        output, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
     assert process.returncode == 0, output[-8000:]
     return output
 

@@ -122,7 +122,7 @@ def _demand(source: str, name: str, fetch: Fetch) -> Path:
 
 
 def _shard_names(index: Path) -> list[str]:
-    """The files a sharded checkpoint's index names; plain names only, so none lies outside."""
+    """List the files that a sharded checkpoint's index names; plain names, so none lies outside."""
     content = read_json_object(index)
     shards = content.get("weight_map")
     names = sorted(set(shards.values())) if isinstance(shards, dict) else []

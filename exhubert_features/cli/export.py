@@ -34,16 +34,16 @@ def run(options: argparse.Namespace) -> int:
     pool = options.pool or store.pools[0]
     base = str(options.store.resolve()).removesuffix(".h5")
     output = options.output or Path(f"{base}.{options.to}")
-    content = to_npz(store, layer, pool) if options.to == "npz" else None
+    content = _to_npz(store, layer, pool) if options.to == "npz" else None
     if content is None:
-        content = to_text(table(store, layer, pool), options.to)
+        content = _to_text(_table(store, layer, pool), options.to)
     if not publish(content, output):
         raise UsageError(f"{output} exists", remedy="Delete it or choose another name with -o")
     print(f"{output}: {len(store):,} rows, layer {layer}, {pool}")
     return 0
 
 
-def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
+def _to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
     """``features`` (N, D), ``ids``, ``files``, ``starts``, ``ends``, ``logits``, ``labels``."""
     import io
 
@@ -64,8 +64,8 @@ def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
     return buffer.getvalue()
 
 
-def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
-    """The table of rows with ``logit_<label>`` and ``feature_<n>`` columns."""
+def _table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
+    """Build the table of rows with ``logit_<label>`` and ``feature_<n>`` columns."""
     import pandas as pd
 
     rows = store.to_dataframe()
@@ -79,8 +79,8 @@ def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def to_text(frame: pd.DataFrame, form: str) -> bytes:
-    """The table as a CSV or Parquet file."""
+def _to_text(frame: pd.DataFrame, form: str) -> bytes:
+    """Write the table as a CSV or Parquet file."""
     import io
 
     from ..errors import MissingDependency

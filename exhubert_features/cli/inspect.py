@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summarise(store: FeatureStore) -> dict[str, Any]:
-    """What there is to say about a store, as JSON data."""
+    """Say all there is to say about a store, as JSON data."""
     import json
     from collections import Counter
     from dataclasses import asdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -87,8 +86,8 @@ def run(options: argparse.Namespace) -> int:
     )
     prepared = prepare(corpus, options.root, choices)
     changed = _write(options.output, _text(prepared, form), force=options.force)
-    for problem in prepared.problems:
-        words = filter(None, (problem.kind, problem.name, problem.reason))
+    for flaw in prepared.flaws:
+        words = filter(None, (flaw.kind, flaw.name, flaw.reason))
         print(f"left out: {': '.join(words)}", file=sys.stderr)
     for line in summary_lines(prepared):
         print(line)
@@ -96,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"note: {options.map} has {label!r}, which no clip is labelled")
     print(f"{'wrote' if changed else 'unchanged:'} {options.output}")
     print(f"next: {_next_command(options, form)}")
-    return LEFT_OUT if prepared.problems else 0
+    return LEFT_OUT if prepared.flaws else 0
 
 
 def _checked(options: argparse.Namespace) -> str:
-    """The format, where the options make sense together."""
+    """Choose the format, where the options make sense together."""
     from ..errors import UsageError
 
     for name in ("corpus", "root", "output"):
@@ -157,24 +156,16 @@ def _text(prepared: Prepared, form: str) -> str:
 def _write(path: Path, text: str, *, force: bool) -> bool:
     """Write whole or not at all; False when the same text is there already."""
     from ..errors import UsageError
+    from ..files import publish
 
     data = text.encode("utf-8")
-    try:
-        if path.exists() and path.read_bytes() == data:
-            return False
-        if path.exists() and not force:
-            raise UsageError(
-                f"{path} exists and says something else",
-                remedy="Choose another name with -o, or write over it with --force",
-            )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror})") from error
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    if not publish(data, path, replace=force):
+        raise UsageError(
+            f"{path} exists and says something else",
+            remedy="Choose another name with -o, or write over it with --force",
+        )
     return True
 
 

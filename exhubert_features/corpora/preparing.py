@@ -12,10 +12,10 @@ from ..errors import CorpusError
 from ..spec import CLASSES
 from .clips import Clip
 from .corpus import Corpus
-from .reading import Problem, Reading, read_corpus
+from .reading import Flaw, Reading, read_corpus
 from .six_classes import Mapped, SixClassMap, shipped_map
 
-SHOWN = 3  # examples of each kind of problem
+SHOWN = 3  # examples of each kind of flaw
 Row = dict[str, str]
 
 
@@ -46,9 +46,9 @@ class Prepared:
     lenient: bool
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
+    def flaws(self) -> tuple[Flaw, ...]:
         """What was left out for being in no order; the strict way raises instead."""
-        return self.reading.problems
+        return self.reading.flaws
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def prepare(corpus: Corpus, root: Path, choices: Choices | None = None) -> Prepa
     """
     choices = choices or Choices()
     reading = read_corpus(corpus, root, keep_exceptions=choices.keep_exceptions)
-    _name_problems(corpus, reading, lenient=choices.lenient)
+    _name_flaws(corpus, reading, lenient=choices.lenient)
     clips = corpus.division.assign(reading.clips)
     table = choices.six_classes
     classes = {clip.label: table.find(clip.label, corpus.name) for clip in clips}
@@ -110,43 +110,38 @@ def _is_asked_for(clip: Clip, choices: Choices, mapped: Mapped | None) -> bool:
     return not choices.six_only or (mapped is not None and mapped.number is not None)
 
 
-def _name_problems(corpus: Corpus, reading: Reading, *, lenient: bool) -> None:
-    if not reading.problems or (lenient and reading.clips):
+def _name_flaws(corpus: Corpus, reading: Reading, *, lenient: bool) -> None:
+    if not reading.flaws or (lenient and reading.clips):
         return
     if lenient:
         raise CorpusError(f"no clip below {reading.tree.root} is left", expected=corpus.layout)
     raise CorpusError(
         f"{reading.tree.root} is no whole and clean copy of {corpus.name}: "
-        f"{'; '.join(_problem_words(reading))}",
+        f"{'; '.join(_flaw_words(reading))}",
         expected=corpus.layout,
         remedy=_remedy(reading),
     )
 
 
-def _problem_words(reading: Reading) -> list[str]:
-    """One line for each kind of problem: how many, and the first few."""
-    kinds: dict[str, list[Problem]] = defaultdict(list)
-    for problem in reading.problems:
-        kinds[problem.kind].append(problem)
-    return [
-        f"{kind}: {len(problems):,} ({_examples(problems)})" for kind, problems in kinds.items()
-    ]
+def _flaw_words(reading: Reading) -> list[str]:
+    """One line for each kind of flaw: how many, and the first few."""
+    kinds: dict[str, list[Flaw]] = defaultdict(list)
+    for flaw in reading.flaws:
+        kinds[flaw.kind].append(flaw)
+    return [f"{kind}: {len(flaws):,} ({_examples(flaws)})" for kind, flaws in kinds.items()]
 
 
-def _examples(problems: Sequence[Problem]) -> str:
-    words = [
-        f"{problem.name}: {problem.reason}" if problem.reason else problem.name
-        for problem in problems[:SHOWN]
-    ]
-    return ", ".join([*words, *(["..."] if len(problems) > SHOWN else [])])
+def _examples(flaws: Sequence[Flaw]) -> str:
+    words = [f"{flaw.name}: {flaw.reason}" if flaw.reason else flaw.name for flaw in flaws[:SHOWN]]
+    return ", ".join([*words, *(["..."] if len(flaws) > SHOWN else [])])
 
 
 def _remedy(reading: Reading) -> str:
     """Where all clips lie in one folder and the strangers elsewhere, that folder is meant."""
     go_on = "--lenient goes on without these"
-    strangers = [problem.name for problem in reading.problems if problem.kind == "fits no rule"]
+    strangers = [flaw.name for flaw in reading.flaws if flaw.kind == "fits no rule"]
     folders = {clip.file.partition("/")[0] for clip in reading.clips if "/" in clip.file}
-    if len(strangers) == len(reading.problems) and len(folders) == 1:
+    if len(strangers) == len(reading.flaws) and len(folders) == 1:
         folder = folders.pop()
         if not any(name.startswith(f"{folder}/") for name in strangers):
             return f"All of its clips are in {reading.tree.root / folder}: give that; or {go_on}"

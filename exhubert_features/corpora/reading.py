@@ -21,7 +21,7 @@ ARCHIVES = r".*\.(?:zip|rar|7z|tar|tgz|gz|bz2|xz)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class Flaw:
     """One file or clip that cannot go into a manifest."""
 
     kind: str
@@ -39,7 +39,7 @@ class Reading:
 
     tree: Tree
     clips: tuple[Clip, ...]
-    problems: tuple[Problem, ...]
+    flaws: tuple[Flaw, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     repeated: tuple[str, ...] = ()
     beside: int = 0
@@ -50,7 +50,7 @@ class _Found:
     """What was found so far, with several clips of one id where several files hold it."""
 
     clips: list[Clip] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    flaws: list[Flaw] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)  # ids
@@ -66,7 +66,7 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
 
     Returns
     -------
-    Clips in the order of their files and starts, and all problems. It raises only where the
+    Clips in the order of their files and starts, and all flaws. It raises only where the
     folder is plainly the wrong one.
     """
     tree = walk(root)
@@ -82,7 +82,7 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
     expected = set(corpus.expected(side)) - {clip.id for clip in found.clips} - found.damaged
     for name in sorted(expected):
         if not _exception(corpus, name):
-            found.problems.append(Problem(kind="labelled, but without a file", name=name))
+            found.flaws.append(Flaw(kind="labelled, but without a file", name=name))
     clips = []
     for clip in _one_file_each(corpus, tree, found):
         reason = _exception(corpus, clip.id)
@@ -93,7 +93,7 @@ def read_corpus(corpus: Corpus, root: Path, *, keep_exceptions: bool = False) ->
     return Reading(
         tree=tree,
         clips=tuple(sorted(clips, key=lambda clip: (clip.file, clip.start or 0.0, clip.id))),
-        problems=tuple(found.problems),
+        flaws=tuple(found.flaws),
         left_out=tuple(found.left_out),
         repeated=tuple(dict.fromkeys(found.repeated)),
         beside=len(beside),
@@ -110,7 +110,7 @@ def _describe(corpus: Corpus, tree: Tree, name: str, side: Side, found: _Found) 
     """Sort one file into what was found."""
     match = fits(corpus.rule, name)
     if match is None:
-        found.problems.append(Problem(kind="fits no rule", name=name))
+        found.flaws.append(Flaw(kind="fits no rule", name=name))
         return
     try:
         clips = [
@@ -121,11 +121,11 @@ def _describe(corpus: Corpus, tree: Tree, name: str, side: Side, found: _Found) 
         if none.known:
             found.left_out.append((name, none.reason))
         else:
-            found.problems.append(Problem(kind="no label", name=name, reason=none.reason))
+            found.flaws.append(Flaw(kind="no label", name=name, reason=none.reason))
         return
     wrong = damage(tree.root / name)
     if wrong and not all(_exception(corpus, clip.id) for clip in clips):
-        found.problems.append(Problem(kind="damaged", name=name, reason=wrong))
+        found.flaws.append(Flaw(kind="damaged", name=name, reason=wrong))
         found.damaged.update(clip.id for clip in clips)
     else:
         found.clips += clips
@@ -142,7 +142,7 @@ def _one_file_each(corpus: Corpus, tree: Tree, found: _Found) -> list[Clip]:
         differing = [other for other in others if _conflict(corpus, tree, first, other)]
         if differing:
             reason = f"{first.file} and {differing[0].file} differ"
-            found.problems.append(Problem(kind="two recordings", name=name, reason=reason))
+            found.flaws.append(Flaw(kind="two recordings", name=name, reason=reason))
         else:
             chosen.append(first)
             found.repeated += [other.file for other in others]
@@ -171,7 +171,7 @@ def _conflict(corpus: Corpus, tree: Tree, first: Clip, other: Clip) -> bool:
 
 
 def _nothing_fits(corpus: Corpus, tree: Tree, media: Sequence[str]) -> CorpusError:
-    """The error for a folder in which no file fits, with the likeliest remedy."""
+    """Make the error for a folder in which no file fits, with the likeliest remedy."""
     remedy = ""
     absolute = tree.root.resolve()
     for folder in absolute.parents[:ABOVE]:

@@ -115,7 +115,7 @@ def _about(seconds: float) -> str:
 
 
 def _open_bar(seconds: float, stream: TextIO) -> tqdm[Any] | None:
-    """A bar where the stream is a terminal."""
+    """Open a bar where the stream is a terminal."""
     if not stream.isatty():
         return None
     from tqdm import tqdm

@@ -19,7 +19,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import UsageError
-from exhubert_features.evaluation import LabelOptions, SplitOptions, store_rows
+from exhubert_features.evaluation import LabelOptions, SplitOptions
+from exhubert_features.evaluation.labels import store_rows
 from exhubert_features.heads import evaluate, train
 
 COLUMNS = ("train", "test", "uar", "low", "high", "clips", "classes", "chance", "left_out")
@@ -90,7 +91,7 @@ def cell(train_on, test_on, evaluation, common, unknown):
     if evaluation is not None:
         main = evaluation.main
         found |= {"uar": main.value, "low": main.low, "high": main.high}
-        found |= {"clips": len(evaluation.rows), "chance": 1 / len(common)}
+        found |= {"clips": len(evaluation.tested), "chance": 1 / len(common)}
     return found
 
 

@@ -22,7 +22,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
 from exhubert_features.audio import read_audio
 from exhubert_features.checkpoint import save_checkpoint
@@ -80,10 +80,10 @@ class SixClassBrain(sb.Brain):
                 {"epoch": epoch}, train_stats={"loss": self.train_loss}, valid_stats=stats
             )
             self.checkpointer.save_and_keep_only(meta=stats, max_keys=["UAR"])
-        elif if_main_process():
+        else:
             best = {"epoch loaded": self.hparams.epoch_counter.current}
             self.hparams.train_logger.log_stats(best, test_stats=stats)
-            write_results(self.hparams, items, self.guesses)
+            run_on_main(write_results, args=[self.hparams, items, self.guesses])
 
 
 def by_corpus(items, guesses):
