@@ -322,6 +322,10 @@ def test_one_long_recording_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch)
     assert stream.getvalue().splitlines()[-1] == (
         "0 of 1 clip, 8 %, 1.9x real time, about 28 min left"
     )
+    lines.update(3299.9, clips=1)  # headers are not exact
+    lines.close()
+    assert stream.getvalue().splitlines()[-1].startswith("1 of 1 clip, ")
+    assert not stream.getvalue().splitlines()[-1].endswith("left")
 
 
 def test_wording() -> None:
