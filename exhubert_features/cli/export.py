@@ -91,7 +91,7 @@ def _npz(store: FeatureStore, layers: int | Sequence[int], pool: str) -> bytes:
 
 
 def _table(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.DataFrame:
-    """The table of rows with ``logit_<class>`` and the columns of features."""
+    """Build the table of rows with ``logit_<class>`` and the columns of features."""
     import pandas as pd
 
     rows = store.to_dataframe()

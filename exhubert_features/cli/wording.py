@@ -43,6 +43,6 @@ def printable(text: object) -> str:
 
 
 def some(names: Sequence[str], shown: int) -> str:
-    """The first few names, quoted, and how many more there are."""
+    """Give the first few names, quoted, and how many more there are."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return printable(", ".join(map(repr, names[:shown]))) + more
