@@ -1,6 +1,5 @@
 """The feature store: crash-safe, self-checking HDF5 files. Needs numpy and h5py, never torch."""
 
-from .catalog import UnknownId
 from .copying import merge, pack
 from .features import FeatureStore
 from .journal import StoredFailure

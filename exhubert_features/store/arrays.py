@@ -58,39 +58,6 @@ class ShardReader:
         """Rows ``first`` to ``first + count`` of a shard, (count, L, P, D)."""
         return self._checked(shard, "pooled", first, count)
 
-    def every_vector(self, position: int) -> np.ndarray:
-        """Read one layer and pool (see :meth:`vectors`) of all rows that count, (N, D)."""
-        (*_, width), dtype = self._parts["pooled"]
-        out = np.empty((len(self._catalog.live), width), dtype)
-        for shard, rows, where in self._live_rows():
-            out[where] = self.vectors(shard, rows, position)
-        return out
-
-    def every_logits(self) -> np.ndarray:
-        """Read the class scores of all rows that count, (N, C)."""
-        (classes,), dtype = self._parts["logits"]
-        out = np.empty((len(self._catalog.live), classes), dtype)
-        for shard, rows, where in self._live_rows():
-            whole = self.logits(shard, 0, self._catalog.shards[shard].rows)
-            out[where] = whole[rows]  # type: ignore[index]
-        return out
-
-    def every_block(self) -> Iterator[ShardRows]:
-        """Read all rows that count, in pieces; see :meth:`blocks`."""
-        live = np.zeros(int(self._catalog.first[-1]), dtype=bool)
-        live[self._catalog.live] = True
-        for shard in range(len(self._catalog.shards)):
-            for start, block in self.blocks(shard):
-                keep = live[start : start + len(block)]
-                yield block if keep.all() else block.select(np.flatnonzero(keep))
-
-    def _live_rows(self) -> Iterator[tuple[int, list[int], slice]]:
-        """List each shard, its rows that count, and where these stand among all."""
-        edges = np.searchsorted(self._catalog.live, self._catalog.first)
-        for shard, (start, stop) in enumerate(pairwise(edges.tolist())):
-            rows = self._catalog.live[start:stop] - self._catalog.first[shard]
-            yield shard, rows.tolist(), slice(start, stop)
-
     def vectors(self, shard: int, rows: Sequence[int], position: int) -> np.ndarray:
         """One layer and pool of some rows, (len(rows), D).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import zipfile
 import zlib
@@ -37,13 +36,6 @@ STATE = "state.json"
 _INDEX_VERSION = 2
 _DIGITS = 8  # a number of more is no shard's: they are taken one by one
 _LOST_NAMED = 1000  # of a store that misses millions, no more are listed
-
-
-class UnknownId(StoreError, KeyError):
-    """An id that is not in the store."""
-
-    def __str__(self) -> str:
-        return Exception.__str__(self)  # KeyError would show the message quoted
 
 
 @dataclass
@@ -330,15 +322,3 @@ def _save_index(path: Path, catalog: Catalog) -> None:
     # A read-only or full disk: the index only saves time, the next reader builds its own.
     with contextlib.suppress(StoreError):
         publish(buffer.getbuffer(), path, replace=True)
-
-
-def unknown_id(name: str, ids: list[str], store: Path) -> UnknownId:
-    """Make the error for an id that is not in the store, naming near ones."""
-    stem = str(name).rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    near = [other for other in ids if stem and stem in other][:3]
-    # Comparing letter by letter is slow: a sample is enough for a hint.
-    near = near or difflib.get_close_matches(str(name), ids[:5000], n=3)
-    return UnknownId(
-        f"id {name!r} is not among the {len(ids)} rows of {store}",
-        expected="an id such as " + ", ".join(map(repr, near)) if near else "",
-    )
