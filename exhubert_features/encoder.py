@@ -55,7 +55,7 @@ class Encoder(Inference):
     ((2, 34), '0 has 100 samples at 16000 Hz')
     >>> [failure.kind for failure in extraction.failures]
     ['too_short']
-    >>> store = extraction.write("features")
+    >>> store = extraction.write("noise-features")
     >>> store.ids, store.matrix(layer=2).shape
     (['1'], (1, 32))
     """

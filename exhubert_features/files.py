@@ -1,25 +1,34 @@
-"""Files that are either whole or not there, and small JSON files that carry their own hash."""
+"""Files that are either whole or not there, and small JSON data that carries its own hash."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
+import functools
 import hashlib
+import io
 import json
 import os
+import platform
 import secrets
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedStore, StoreError
+from .errors import DamagedStore, ExHuBERTError, StoreError
 
-# A temporary lives for the seconds it takes to write one file; one this old has no writer left.
-LEASE_SECONDS = 3600.0
+# A temporary of another machine, which no lock tells about, is swept when it is this old. Clocks
+# of machines that share a disk may differ by hours, and a leftover costs nothing but space.
+LEASE_SECONDS = 86_400.0
 
 # What file systems without hard links answer to link().
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_HERE = -100  # AT_FDCWD
+_NO_REPLACE = 1  # RENAME_NOREPLACE
 
 
 def publish(content: bytes | memoryview, final: Path, *, replace: bool = False) -> bool:
@@ -33,30 +42,45 @@ def publish(content: bytes | memoryview, final: Path, *, replace: bool = False) 
     bool
         False when another writer published ``final`` first; its content stands.
     """
-    temporary = temporary_for(final)
+    with temporary_file(final) as (descriptor, temporary):
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+        return move_into_place(temporary, final, replace=replace)
+
+
+@contextlib.contextmanager
+def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
+    """Open a file beside ``final``: its descriptor and path; gone afterwards, if not moved.
+
+    It is locked as long as it is open, so that a sweep sees that its writer lives.
+
+    Raises
+    ------
+    StoreError
+        For whatever the system refuses meanwhile, naming ``final``.
+    """
+    temporary = final.with_name(f".{final.name}.{_machine()}-{secrets.token_hex(4)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = _create_locked(temporary)
         try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
+            yield descriptor, temporary
         finally:
             os.close(descriptor)
-        return move_into_place(temporary, final, replace=replace)
     except OSError as error:
         raise write_error(final, error) from error
     finally:
-        discard(temporary)
+        with contextlib.suppress(OSError):  # what cannot be deleted goes with the next sweep
+            temporary.unlink()
 
 
-def discard(temporary: Path) -> None:
-    """Delete a temporary if it is there; one that cannot be deleted goes after its lease."""
-    with contextlib.suppress(OSError):
-        temporary.unlink()
-
-
-def temporary_for(final: Path) -> Path:
-    """A hidden name in the same folder that no other writer uses."""
-    return final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+def _create_locked(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # no locks here: its age protects it
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:  # no sweep came between
+            return descriptor
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
@@ -68,22 +92,41 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
 
 def move_into_place(temporary: Path, final: Path, *, replace: bool = False) -> bool:
     """Give a finished, synced temporary its final name; False when that name is taken."""
-    if replace:
-        temporary.replace(final)
-    else:
-        try:
-            os.link(temporary, final)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # Without hard links there is no atomic "first wins": one writer at a time there.
-            if final.exists():
-                return False
-            temporary.rename(final)
+    try:
+        if replace:
+            temporary.replace(final)
+        else:
+            _name_first(temporary, final)
+    except FileExistsError:
+        return False
     sync_folder(final.parent)
     return True
+
+
+def _name_first(temporary: Path, final: Path) -> None:
+    """Name a file in one step that fails when the name is taken."""
+    try:
+        os.link(temporary, final)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_first(temporary, final)
+
+
+def _rename_first(source: Path, target: Path) -> None:
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    code = errno.ENOSYS
+    if rename is not None:
+        if not rename(_HERE, os.fsencode(source), _HERE, os.fsencode(target), _NO_REPLACE):
+            return
+        code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise StoreError(
+            f"the file system of {target} has neither hard links nor exclusive renames: two "
+            "writers could take each other's place there",
+            remedy="Write to another disk, and copy the result",
+        )
+    raise OSError(code, os.strerror(code), str(target))
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,24 +139,81 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> StoreError:
-    """The StoreError for a failed write, with what the user can do."""
+    """Make the StoreError for a failed write, with what the user can do."""
     remedy = "Check that the folder exists and is writable"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "Free some space and run the same command again: it goes on where it stopped"
     return StoreError(f"{path} cannot be written: {error.strerror or error}", remedy=remedy)
 
 
-def remove_orphans(folder: Path, *, lease: float = LEASE_SECONDS) -> int:
-    """Delete temporaries whose writer must be dead; how many there were."""
-    removed = 0
-    for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > lease:
+def sweep(folder: Path, pattern: str = "*") -> None:
+    """Delete temporaries of files whose writers are dead."""
+    for path in folder.glob(f".{pattern}.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # finished, or swept by another
+            if _is_abandoned(path):
                 path.unlink()
-                removed += 1
-        except FileNotFoundError:
-            continue  # another writer cleaned it up, or finished it
-    return removed
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    with RegularFile(temporary) as file:
+        ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            ours = False
+        return ours or time.time() - os.fstat(file.fileno()).st_mtime > LEASE_SECONDS
+
+
+@functools.cache
+def _machine() -> str:
+    """Tell running systems apart: locks are seen within one."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        name = platform.node()
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+class IrregularFile(OSError):
+    """A folder, a FIFO, a device: nothing to read bytes from."""
+
+
+class RegularFile(io.FileIO):
+    """A file open for reading that remembers what the system refused.
+
+    HDF5, which reads through it, does not tell a failing disk from a damaged file. A FIFO,
+    which would block, and a device, which never ends, are refused.
+
+    Raises
+    ------
+    OSError
+        When it cannot be opened, or is no regular file.
+    """
+
+    failure: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self.close()
+            raise IrregularFile(errno.EINVAL, "it is no regular file", str(path))
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a writable buffer; how many bytes."""
+        try:
+            return super().readinto(buffer) or 0
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a regular file."""
+    with RegularFile(path) as file:
+        return file.readall()
 
 
 def canonical(data: Mapping[str, Any]) -> str:
@@ -121,32 +221,57 @@ def canonical(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def write_json(path: Path, data: Mapping[str, Any], *, replace: bool = False) -> bool:
-    """Publish JSON data with its SHA-256 inside, so that one flipped byte shows."""
-    stamped = {**data, "sha256": hashlib.sha256(canonical(data).encode()).hexdigest()}
-    return publish(json.dumps(stamped, indent=1, ensure_ascii=True).encode(), path, replace=replace)
+def stamped(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON data with its SHA-256 inside, so that one flipped byte shows."""
+    return {**data, "sha256": hashlib.sha256(canonical(data).encode()).hexdigest()}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What :func:`write_json` wrote.
+def unstamped(text: bytes | str) -> dict[str, Any]:
+    """Read what :func:`stamped` was given, from its JSON text.
 
     Raises
     ------
-    DamagedStore
-        When the content no longer matches its hash.
+    ValueError
+        When the text is no such JSON, or does not match its hash.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(text)
         stamp = data.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path) from error
-    if stamp != hashlib.sha256(canonical(data).encode()).hexdigest():
-        raise _damaged(path)
+        matches = stamped(data)["sha256"] == stamp
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("it is no JSON with its hash") from error
+    if not matches:
+        raise ValueError("its hash does not match")
     return data
 
 
-def _damaged(path: Path) -> DamagedStore:
-    return DamagedStore(
-        f"{path} is not what was written: its hash does not match",
-        remedy="Run `exhubert verify --repair` on the store",
-    )
+def write_json(path: Path, data: Mapping[str, Any], *, replace: bool = False) -> bool:
+    """Publish JSON data with its hash; see :func:`publish`."""
+    content = json.dumps(stamped(data), indent=1, ensure_ascii=True).encode()
+    return publish(content, path, replace=replace)
+
+
+def read_json(
+    path: Path,
+    *,
+    error: type[ExHuBERTError] = DamagedStore,
+    remedy: str = "Run `exhubert verify --repair` on the store",
+) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    error, remedy
+        What to raise, and to advise, when the content does not match its hash.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be read.
+    """
+    try:
+        return unstamped(read_regular(path))
+    except ValueError as reason:
+        raise error(f"{path} is not what was written: {reason}", remedy=remedy) from reason

@@ -73,7 +73,7 @@ class Fingerprint:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON data."""
+        """Turn it into JSON data."""
         data = json.loads(json.dumps(asdict(self)))
         if data["model"]["config_sha256"] is None:
             del data["model"]["config_sha256"]
@@ -95,7 +95,7 @@ class Fingerprint:
         return self.spec.logits and bool(self.model.classes)
 
     def difference(self, other: Fingerprint, *, ignoring: Collection[str] = ()) -> tuple[str, ...]:
-        """What differs, one readable line each; empty when the numbers are the same.
+        """Say what differs, one readable line each; empty when the numbers are the same.
 
         A fingerprint without ``config_sha256`` agrees with every one.
 

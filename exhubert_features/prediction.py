@@ -139,7 +139,7 @@ def _by_head(extraction: Extraction, head: Head, progress: bool) -> Iterator[Sco
 
 
 def _as_trained(trained: Fingerprint, found: Fingerprint) -> Fingerprint:
-    """The fingerprint, but for how windows lie and which channel is heard.
+    """Take the fingerprint, but for how windows lie and which channel is heard.
 
     A window of a timeline is a clip of its own to the head, and the channel is the user's choice.
     """
@@ -157,7 +157,7 @@ def class_columns(classes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _table(scored: list[Scored], classes: tuple[str, ...], target: str) -> pd.DataFrame:
-    """The table that :meth:`exhubert_features.Encoder.predict` returns."""
+    """Build the table that :meth:`exhubert_features.Encoder.predict` returns."""
     rows = [row for row, _ in scored]
     names = class_columns(classes) or (target,)
     nothing = np.full(len(names), np.nan)

@@ -27,6 +27,18 @@ class PlannedClip:
     audio_sha256: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    def failure(self, kind: str, reason: str) -> ClipFailure:
+        """Record that this clip did not become features."""
+        return ClipFailure(
+            id=self.id,
+            file=self.file,
+            start=self.start,
+            end=self.end,
+            kind=kind,
+            reason=reason,
+            audio_sha256=self.audio_sha256,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFeatures:
@@ -50,6 +62,11 @@ class ClipFeatures:
     warnings: tuple[str, ...] = ()  # for example "silent"
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def status(self) -> str:
+        """The warnings in one word for tables: "ok" when there are none."""
+        return ",".join(self.warnings) or "ok"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFailure:
@@ -59,6 +76,9 @@ class ClipFailure:
     file: str
     kind: str  # one short word to count by: "unreadable", "too_short", "nan", ...
     reason: str  # the whole sentence for the user
+    start: float = 0.0  # seconds inside the file
+    end: float | None = None  # None: to its end
+    audio_sha256: str = ""  # empty when the clip could not even be planned
 
 
 @dataclass(frozen=True, kw_only=True)

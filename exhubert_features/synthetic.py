@@ -222,7 +222,7 @@ def _tract(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
 
 
 def _smooth(track: np.ndarray, width: int) -> np.ndarray:
-    """Moving average of (K,) that keeps the length and the ends."""
+    """Take a moving average of (K,) that keeps the length and the ends."""
     padded = np.pad(track, width // 2, mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")
 

@@ -115,7 +115,7 @@ def _read_text(path: Path) -> str:
 
 
 def _separated(text: str, path: Path) -> Table:
-    """A table whose cells are separated by what its header is separated by."""
+    """Read a table whose cells are separated by what its header is separated by."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, path))
     try:
         header = next(reader, [])

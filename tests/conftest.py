@@ -68,6 +68,14 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(folder, layers=4, layout="release")
 
 
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 2-layer checkpoint in this package's own layout; not to be changed."""
+    from exhubert_features.checkpoint import write_random_checkpoint
+
+    return write_random_checkpoint(tmp_path_factory.mktemp("two_layers") / "tiny", layers=2)
+
+
 @pytest.fixture
 def checkpoint_copy(small_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""

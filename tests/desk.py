@@ -28,4 +28,6 @@ def write_desk(folder: Path) -> Path:
     recordings = {"clip_a": speech[0], "clip_b": speech[1], "long": np.concatenate(speech * 2)}
     for name, wave in recordings.items():
         soundfile.write(folder / f"audio/{name}.wav", wave, SAMPLE_RATE)
+    stereo = np.stack([speech[0], 0.5 * speech[0]], axis=1)  # as recordings of people are
+    soundfile.write(folder / "audio/clip_a.wav", stereo, 22_050)
     return folder

@@ -19,6 +19,7 @@ from exhubert_features import FeatureStore
 from exhubert_features.fingerprint import Fingerprint, ModelIdentity
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
 from exhubert_features.spec import CLASSES, ExtractionSpec
+from exhubert_features.store import ShardLimits
 
 WIDTH = 8
 
@@ -143,7 +144,7 @@ def nurse_writers() -> None:
         if not child:
             # Some start like a second command would, some in the middle of another's shard.
             time.sleep(random.Random(os.getpid()).random() * 0.02)
-            FeatureStore.write(line.rstrip("\n"), racing_extraction(), shard_clips=2)
+            FeatureStore.write(line.rstrip("\n"), racing_extraction(), limits=ShardLimits(clips=2))
             os._exit(0)
         print(child, flush=True)
 

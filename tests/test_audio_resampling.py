@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exhubert_features.audio.resampling import _phase_table, resample_blocks, resampled_length
@@ -46,7 +46,6 @@ def test_the_numbers_are_torchaudios(rate: int) -> None:
     np.testing.assert_allclose(resample(wave, rate), want, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     rate=st.sampled_from([*RATES, SAMPLE_RATE, 12_345]),
     cuts=st.lists(st.integers(0, 90_000), max_size=8),

@@ -31,9 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*paths, str(DATA / "lame_variable_bare.mp3"), str(DATA / "lame_free_bare.mp3")]
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     index=st.integers(0, len(FORMATS) + 1),
     start=st.floats(0, 2),

@@ -16,23 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from waves import noise
 
 from exhubert_features import FeatureStore
-from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.cli.interrupt import Interrupt
 from exhubert_features.cli.wording import count, duration, size
 from exhubert_features.extraction import progress
 from exhubert_features.extraction.progress import Progress
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
 
 
 @pytest.fixture
@@ -49,21 +40,21 @@ def run(*arguments: object) -> int:
 
 
 def test_extract_and_resume(
-    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    assert run(corpus, "-o", store, "--model", model, "--pools", "mean,std") == 0
+    assert run(corpus, "-o", store, "--model", two_layers, "--pools", "mean,std") == 0
     out, err = capsys.readouterr()
     assert "5 clips, 5.0 s of audio" in out
     assert "free" in out
-    assert str(model) in out
+    assert str(two_layers) in out
     assert "float32 on cpu" in out
     assert "5 of 5 clips" in err
     found = FeatureStore(store)
     assert sorted(found.ids) == [f"{index}.wav" for index in range(5)]
     assert found["0.wav"].pooled.shape == (3, 2, 32)
     soundfile.write(corpus / "new.wav", noise(20_000), 16_000)
-    assert run(corpus, "-o", store, "--model", model, "--pools", "mean,std") == 0
+    assert run(corpus, "-o", store, "--model", two_layers, "--pools", "mean,std") == 0
     out, err = capsys.readouterr()
     assert "Plan: 1 clip, 1.2 s" in out
     assert "In the store already: 5 clips" in out
@@ -72,13 +63,13 @@ def test_extract_and_resume(
 
 
 def test_failures_are_listed_and_tried_again(
-    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
     (corpus / "bad.wav").write_text("this is text")
     (corpus / "notes.txt").write_text("not audio, and not taken for it")
     soundfile.write(corpus / "quiet.wav", np.zeros(8_000), 16_000)
-    assert run(corpus, "-o", store, "--model", model) == 3
+    assert run(corpus, "-o", store, "--model", two_layers) == 3
     out, err = capsys.readouterr()
     assert "Cannot be read: 1 clip" in out
     assert "not those of audio: 1" in out
@@ -88,35 +79,35 @@ def test_failures_are_listed_and_tried_again(
     assert str(corpus / "bad.wav") in err
     assert [failure.id for failure in FeatureStore(store).failures] == ["bad.wav"]
     soundfile.write(corpus / "bad.wav", noise(8_000), 16_000)
-    assert run(corpus, "-o", store, "--model", model) == 0
+    assert run(corpus, "-o", store, "--model", two_layers) == 0
     assert FeatureStore(store).failures == ()
 
 
 def test_many_failures_are_abridged(
-    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in range(8):
         soundfile.write(corpus / f"short{index}.wav", noise(100), 16_000)
-    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 3
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers) == 3
     _, err = capsys.readouterr()
     assert "too_short: 8" in err
     assert "and 3 more" in err
     assert "exhubert inspect" in err
 
 
-def test_strict_stops(corpus: Path, model: Path, tmp_path: Path) -> None:
+def test_strict_stops(corpus: Path, two_layers: Path, tmp_path: Path) -> None:
     (corpus / "bad.wav").write_text("this is text")
-    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--strict") == 3
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers, "--strict") == 3
     assert not (tmp_path / "store").exists()
 
 
-def test_all_options_reach_the_store(corpus: Path, model: Path, tmp_path: Path) -> None:
+def test_all_options_reach_the_store(corpus: Path, two_layers: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     soundfile.write(corpus / "long.wav", noise(100_000), 16_000)
     options = ["--layers", "0-1", "--pool", "max,mean", "--frames", "last", "--dtype", "float32"]
     options += ["--preprocess", "masked", "--window", "2", "--hop", "1.5", "--segments"]
     options += ["--workers", "1", "--batch-size", "3", "--channel", "0", "--shard-clips", "2"]
-    assert run(corpus, "-o", store, "--model", model, *options) == 0
+    assert run(corpus, "-o", store, "--model", two_layers, *options) == 0
     found = FeatureStore(store)
     assert (found.layers, found.pools, found.frame_layers) == ((0, 1), ("max", "mean"), (2,))
     row = found["long.wav#0001"]
@@ -129,11 +120,13 @@ def test_all_options_reach_the_store(corpus: Path, model: Path, tmp_path: Path) 
 
 
 def test_other_settings_are_refused(
-    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 0
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers) == 0
     capsys.readouterr()
-    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--preprocess", "masked") == 1
+    assert (
+        run(corpus, "-o", tmp_path / "store", "--model", two_layers, "--preprocess", "masked") == 1
+    )
     out, err = capsys.readouterr()
     assert "spec.preprocess is 'card', not 'masked'" in err
     assert out == "", "no plan for what cannot be done"
@@ -153,8 +146,8 @@ def test_other_settings_are_refused(
         ["--channel", "-1"],
     ],
 )
-def test_wrong_usage(corpus: Path, model: Path, tmp_path: Path, options: list[str]) -> None:
-    assert run(corpus, "-o", tmp_path / "store", "--model", model, *options) == 2
+def test_wrong_usage(corpus: Path, two_layers: Path, tmp_path: Path, options: list[str]) -> None:
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers, *options) == 2
     assert not (tmp_path / "store").exists()
 
 
@@ -173,35 +166,35 @@ def test_no_number_below_1(command: list[str], capsys: pytest.CaptureFixture[str
     assert "is not above 0" in capsys.readouterr().err
 
 
-def test_a_typo_is_wrong_usage(model: Path, tmp_path: Path) -> None:
-    assert run(tmp_path / "adio", "-o", tmp_path / "store", "--model", model) == 2
+def test_a_typo_is_wrong_usage(two_layers: Path, tmp_path: Path) -> None:
+    assert run(tmp_path / "adio", "-o", tmp_path / "store", "--model", two_layers) == 2
 
 
 def test_dry_run_writes_nothing(
-    corpus: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(corpus, "-o", tmp_path / "store", "--model", model, "--dry-run") == 0
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers, "--dry-run") == 0
     assert "Plan: 5 clips" in capsys.readouterr().out
     assert not (tmp_path / "store").exists()
 
 
 def test_what_cannot_fit_is_refused(
     corpus: Path,
-    model: Path,
+    two_layers: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
-    assert run(corpus, "-o", tmp_path / "store", "--model", model) == 1
+    assert run(corpus, "-o", tmp_path / "store", "--model", two_layers) == 1
     assert "1.0 KB free" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
 
 
 def test_ctrl_c_keeps_what_is_done(
     corpus: Path,
-    model: Path,
+    two_layers: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -216,11 +209,11 @@ def test_ctrl_c_keeps_what_is_done(
     monkeypatch.setattr(Progress, "update", update_and_press)
     before = signal.getsignal(signal.SIGINT)
     store = tmp_path / "store"
-    assert run(corpus, "-o", store, "--model", model, "--batch-size", 1) == 130
+    assert run(corpus, "-o", store, "--model", two_layers, "--batch-size", 1) == 130
     assert "holds 2 rows. Run the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(Progress, "update", update)
-    assert run(corpus, "-o", store, "--model", model) == 0
+    assert run(corpus, "-o", store, "--model", two_layers) == 0
     assert "In the store already: 2 clips" in capsys.readouterr().out
     assert len(FeatureStore(store)) == 5
 
@@ -234,12 +227,22 @@ def test_the_second_ctrl_c_stops_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_started_again(corpus: Path, model: Path, tmp_path: Path) -> None:
+def test_killed_and_started_again(corpus: Path, two_layers: Path, tmp_path: Path) -> None:
     """The process dies in the middle; nothing stored is lost, nothing is there twice."""
     for index in range(60):
         soundfile.write(corpus / f"more{index}.wav", noise(48_000, index), 16_000)
     store = tmp_path / "store"
-    options = [corpus, "-o", store, "--model", model, "--shard-clips", "4", "--batch-size", "1"]
+    options = [
+        corpus,
+        "-o",
+        store,
+        "--model",
+        two_layers,
+        "--shard-clips",
+        "4",
+        "--batch-size",
+        "1",
+    ]
     command = [sys.executable, "-m", "exhubert_features", "extract", *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -319,6 +322,10 @@ def test_one_long_recording_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch)
     assert stream.getvalue().splitlines()[-1] == (
         "0 of 1 clip, 8 %, 1.9x real time, about 28 min left"
     )
+    lines.update(3299.9, clips=1)  # headers are not exact
+    lines.close()
+    assert stream.getvalue().splitlines()[-1].startswith("1 of 1 clip, ")
+    assert not stream.getvalue().splitlines()[-1].endswith("left")
 
 
 def test_wording() -> None:

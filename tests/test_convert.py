@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -143,23 +145,23 @@ def test_a_kill_leaves_all_or_nothing(small_checkpoint: Path, tmp_path: Path) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("labels", [(), ("calm", "cross")])
+@pytest.mark.parametrize("classes", [(), ("calm", "cross")])
 def test_plain_hubert_loads_with_transformers_own_class(
-    labels: tuple[str, ...], tmp_path: Path
+    classes: tuple[str, ...], tmp_path: Path
 ) -> None:
     from transformers import AutoFeatureExtractor, HubertForSequenceClassification, HubertModel
 
-    write_random_checkpoint(tmp_path / "source", layers=2, gated=False, labels=labels)
+    write_random_checkpoint(tmp_path / "source", layers=2, gated=False, classes=classes)
     convert(tmp_path / "source", tmp_path / "converted")
     model, _ = load_model(tmp_path / "converted")
-    kind = HubertForSequenceClassification if labels else HubertModel
+    kind = HubertForSequenceClassification if classes else HubertModel
     theirs, report = kind.from_pretrained(tmp_path / "converted", output_loading_info=True)
     assert not any(report.values())
     clip = torch.randn(1, 4000)
-    encoder = theirs.hubert if labels else theirs
+    encoder = theirs.hubert if classes else theirs
     expected = encoder.eval()(clip).last_hidden_state
     torch.testing.assert_close(model(clip).hidden_states[-1], expected, rtol=0, atol=1e-5)
-    if labels:
+    if classes:
         torch.testing.assert_close(model(clip).logits, theirs(clip).logits, rtol=0, atol=1e-5)
         assert theirs.config.id2label == {0: "calm", 1: "cross"}
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "converted").do_normalize
@@ -169,8 +171,11 @@ def test_command(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["convert", str(small_checkpoint), str(tmp_path / "new"), "--dtype", "bfloat16"]
-    assert main([*arguments, "--labels", "a,b, c,d,e,f"]) == 0
-    assert "classes: a, b, c, d, e, f" in capsys.readouterr().out
+    assert main([*arguments, "--classes", "a,b, c,d,e,f"]) == 0
+    printed = capsys.readouterr().out
+    assert "classes: a, b, c, d, e, f" in printed
+    (hint,) = re.findall(r"import (exhubert_features[\w.]*)", printed)
+    assert import_module(hint).ExHuBERTForAudioClassification
     assert load_model(tmp_path / "new")[0].config.classes == tuple("abcdef")
     assert main(arguments) == 2
     assert "exists and is not empty" in capsys.readouterr().err

@@ -123,7 +123,7 @@ CLIPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=10 * settings.default.max_examples)  # each is quick
 @given(CLIPS)
 def test_dealing_keeps_owners_whole_and_no_fold_empty(drawn: list[tuple[int, str, str]]) -> None:
     clips = [

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from waves import noise
 
-from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.encoder import Encoder, load_encoder
 from exhubert_features.errors import AudioError, UsageError
 from exhubert_features.extraction import Extraction, Source
@@ -21,10 +21,6 @@ from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
 from exhubert_features.spec import ExtractionSpec
 
 LENGTHS = (400, 5_000, 16_000, 47_999, 48_000, 60_000, 150_001)
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
 
 
 def extract(
@@ -38,9 +34,8 @@ CLIPS = {f"clip{length}": noise(length) for length in LENGTHS}
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    folder = write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
-    return load_encoder(folder, device="cpu")
+def encoder(two_layers: Path) -> Encoder:
+    return load_encoder(two_layers, device="cpu")
 
 
 def features(extraction: Extraction) -> dict[str, ClipFeatures]:
@@ -296,11 +291,24 @@ def test_the_first_clip_does_not_wait_for_all(encoder: Encoder) -> None:
 
 
 def test_decoding_stops_when_nobody_listens() -> None:
-    clips = [PlannedClip(id=str(index)) for index in range(1000)]
-    stream = decode_ahead(clips, lambda clip: np.zeros(0), workers=1)
+    begun: list[str] = []
+    nobody_listens = threading.Event()
+
+    def load(clip: PlannedClip) -> np.ndarray:
+        begun.append(clip.id)
+        if len(begun) > 1:
+            nobody_listens.wait(timeout=60)
+        return np.zeros(0)
+
+    before = set(threading.enumerate())
+    stream = decode_ahead([PlannedClip(id=str(index)) for index in range(1000)], load, workers=1)
     next(stream)
+    (helper,) = set(threading.enumerate()) - before
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode_9")]
+    nobody_listens.set()
+    helper.join(timeout=60)
+    assert not helper.is_alive()
+    assert len(begun) <= 2, "the one that was handed out, and one that was on its way"
 
 
 @pytest.mark.parametrize("segments", [False, True])

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from waves import noise
 
 from exhubert_features import CLASSES, Encoder, ExtractionSpec, FeatureStore, load_encoder
 from exhubert_features.checkpoint import write_random_checkpoint
@@ -21,18 +22,9 @@ from exhubert_features.heads import HeadConfig, build_head, save_head
 from exhubert_features.prediction import class_columns
 
 
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
-
-
-@pytest.fixture(scope="module")
-def encoder(model: Path) -> Encoder:
-    return load_encoder(model, device="cpu")
+def encoder(two_layers: Path) -> Encoder:
+    return load_encoder(two_layers, device="cpu")
 
 
 def scores(table: pd.DataFrame) -> np.ndarray:
@@ -40,7 +32,7 @@ def scores(table: pd.DataFrame) -> np.ndarray:
 
 
 def test_the_same_clip_gives_the_same_numbers_everywhere(
-    encoder: Encoder, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoder: Encoder, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Command, Python, tensors, SpeechBrain's lobe and a store, none told how to prepare audio."""
     from exhubert_features.speechbrain import ExHuBERT
@@ -48,10 +40,11 @@ def test_the_same_clip_gives_the_same_numbers_everywhere(
     wave = noise(25_000)
     soundfile.write(tmp_path / "a.wav", wave, 16_000, "FLOAT")
     assert (
-        main(["predict", str(tmp_path / "a.wav"), "--model", str(model), "--format", "json"]) == 0
+        main(["predict", str(tmp_path / "a.wav"), "--model", str(two_layers), "--format", "json"])
+        == 0
     )
     command = json.loads(capsys.readouterr().out)["predictions"][0]["probabilities"]
-    lobe = ExHuBERT(str(model), None, output_logits=True, freeze=True)
+    lobe = ExHuBERT(str(two_layers), None, output_logits=True, freeze=True)
     store = encoder.extract(tmp_path / "a.wav", dtype="float32").write(tmp_path / "store")
     found = {
         "command": list(command.values()),
@@ -67,11 +60,13 @@ def test_the_same_clip_gives_the_same_numbers_everywhere(
     assert np.abs(masked - found["predict"]).max() > 1e-3
 
 
-def test_embeddings_are_the_same_everywhere(encoder: Encoder, model: Path, tmp_path: Path) -> None:
+def test_embeddings_are_the_same_everywhere(
+    encoder: Encoder, two_layers: Path, tmp_path: Path
+) -> None:
     from exhubert_features.speechbrain import ExHuBERT
 
     wave = noise(25_000)
-    lobe = ExHuBERT(str(model), None, output_all_hiddens=True, freeze=True)
+    lobe = ExHuBERT(str(two_layers), None, output_all_hiddens=True, freeze=True)
     store = encoder.extract({"a": wave}, dtype="float32").write(tmp_path / "store")
     table = encoder.extract({"a": wave}, layers=1).to_dataframe()
     output = encoder(wave)

@@ -36,6 +36,7 @@ class Hub(ThreadingHTTPServer):
         self.folder = folder
         self.requests: list[tuple[str, str, str, str]] = []  # method, revision, file, range
         self.cut_next = False
+        self.broken = False
 
     @property
     def downloads(self) -> list[tuple[str, str]]:
@@ -69,7 +70,9 @@ class Handler(BaseHTTPRequestHandler):
         span = self.headers.get("Range", "")
         self.server.requests.append((self.command, revision, name, span))
         file = self.server.folder / name
-        if repository in REFUSALS:
+        if self.server.broken:
+            self.refuse(503, "")
+        elif repository in REFUSALS:
             self.refuse(*REFUSALS[repository])
         elif revision not in ("main", COMMIT, DEFAULT_REVISION):
             self.refuse(404, "RevisionNotFound")
@@ -171,7 +174,7 @@ def test_refusals_are_named(hub: Hub, tmp_path: Path) -> None:
     assert "some/gated is gated" in gated and "hf auth login" in gated
     assert "some/absent is neither a local folder nor a public repository" in absent
     assert "some/body has no revision v9" in revision
-    assert "has no config.json: it is not in the local cache" in offline
+    assert "the file is not in the local cache, and the Hub is not to be used" in offline
 
 
 @pytest.mark.slow
@@ -198,6 +201,55 @@ def test_repository_without_weights(hub: Hub, tmp_path: Path) -> None:
     assert "some/body has no weights" in found and f"revision {COMMIT}" in found
 
 
-def test_offline_and_not_cached(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not in the local cache and the Hub is not reach"):
-        find_checkpoint(DEFAULT_SOURCE, cache_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("source", "revision"),
+    [(DEFAULT_SOURCE, f"--revision {DEFAULT_REVISION} "), ("ckpts/mine", "")],
+)
+def test_offline_and_not_cached(source: str, revision: str, tmp_path: Path) -> None:
+    """A mistyped folder looks like an id: the error names both, and the way to bring files."""
+    with pytest.raises(CheckpointError) as raised:
+        find_checkpoint(source, cache_dir=tmp_path)
+    message = str(raised.value)
+    assert "no folder of this name here" in message and "not in the local cache" in message
+    assert "HF_HUB_OFFLINE is set" in message
+    assert f"`hf download {source} {revision}--local-dir DIR`" in message
+    assert "--model DIR" in message
+
+
+ASK = """
+import socket, sys
+from exhubert_features.checkpoint import find_checkpoint
+from exhubert_features.errors import CheckpointError
+import huggingface_hub
+calls = []
+connect = socket.socket.connect
+def counted(*arguments):
+    calls.append(arguments[1])
+    return connect(*arguments)
+socket.socket.connect = counted
+try:
+    find_checkpoint("some/body", cache_dir=sys.argv[1])
+except CheckpointError as error:
+    print(len(calls), error)
+"""
+
+
+@pytest.mark.slow
+def test_an_unreachable_hub_is_asked_once(hub: Hub, tmp_path: Path) -> None:
+    hub.shutdown()
+    hub.server_close()  # the port refuses from now on
+    calls, message = online(hub, tmp_path, ASK).split(" ", 1)
+    assert int(calls) <= 2  # one is ours; the client has an errand of its own
+    assert "the Hub cannot be reached" in message and "hf download some/body" in message
+
+
+@pytest.mark.slow
+def test_a_broken_hub_is_no_reason_to_wait(hub: Hub, tmp_path: Path) -> None:
+    """What is in the cache will do; without it the status is in the message."""
+    online(hub, tmp_path, LOAD.format(calls=[{"source": "some/body"}]))
+    hub.broken = True
+    hub.requests.clear()
+    assert COMMIT in online(hub, tmp_path, LOAD.format(calls=[{"source": "some/body"}]))
+    assert len(hub.requests) == 1
+    (tmp_path / "empty").mkdir()
+    assert "status 503" in online(hub, tmp_path / "empty", ASK)

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from matplotlib.figure import Figure
+from waves import noise
 
 from exhubert_features.checkpoint.saving import write_random_checkpoint
 from exhubert_features.cli import main
@@ -22,15 +23,6 @@ from exhubert_features.errors import FingerprintMismatch, UsageError
 from exhubert_features.heads import HeadConfig, build_head, load_head, save_head
 from exhubert_features.report.timeline import clock, draw_timeline
 from exhubert_features.spec import CLASSES, ExtractionSpec, arousal_and_valence, marginals
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_checkpoint(tmp_path_factory.mktemp("model") / "tiny", layers=2)
 
 
 @pytest.fixture
@@ -42,7 +34,7 @@ def recordings(tmp_path: Path) -> Path:
 
 def write_head(
     folder: Path,
-    model: Path,
+    two_layers: Path,
     spec: ExtractionSpec,
     *,
     kind: str = "linear",
@@ -60,7 +52,7 @@ def write_head(
         width=32,
     )
     head = build_head(config)
-    head.fingerprint = load_encoder(model).extract(noise(800), spec=spec).fingerprint
+    head.fingerprint = load_encoder(two_layers).extract(noise(800), spec=spec).fingerprint
     save_head(head, folder)
     return folder
 
@@ -83,8 +75,8 @@ def test_marginals() -> None:
     assert arousal_and_valence({"joy": 1.0}) == {}
 
 
-def test_probabilities_are_the_encoders(model: Path) -> None:
-    encoder = load_encoder(model, device="cpu")
+def test_probabilities_are_the_encoders(two_layers: Path) -> None:
+    encoder = load_encoder(two_layers, device="cpu")
     wave = noise(30_000)
     found = encoder.predict(wave).iloc[0]
     wanted = encoder([wave]).probabilities[0].double().numpy()
@@ -94,8 +86,8 @@ def test_probabilities_are_the_encoders(model: Path) -> None:
     assert found["valence"] == pytest.approx(wanted[[2, 5]].sum() - wanted[[0, 3]].sum(), abs=1e-6)
 
 
-def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, recordings / "short.wav", "--model", model)
+def test_table(two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, recordings / "short.wav", "--model", two_layers)
     assert code == 0
     lines = out.splitlines()
     assert "short.wav" in lines[0]
@@ -107,10 +99,10 @@ def test_table(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_json_and_csv_say_the_same(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (recordings / "bad.wav").write_text("no audio")
-    code, out, err = run(capsys, recordings, "--model", model, "--format", "json")
+    code, out, err = run(capsys, recordings, "--model", two_layers, "--format", "json")
     assert code == 3
     assert "bad.wav" in err
     content = json.loads(out)
@@ -118,7 +110,7 @@ def test_json_and_csv_say_the_same(
     long, short = content["predictions"]
     assert (long["id"], long["end"], short["id"]) == ("long.wav", 6.25, "short.wav")
     assert sum(long["probabilities"].values()) == pytest.approx(1)
-    code, out, _ = run(capsys, recordings, "--model", model, "--format", "csv")
+    code, out, _ = run(capsys, recordings, "--model", two_layers, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     bad, *rows = rows
     assert (bad["id"], bad["error_kind"], bad["label"]) == ("bad.wav", "unreadable", "")
@@ -132,12 +124,12 @@ def test_json_and_csv_say_the_same(
     assert float(rows[1]["arousal"]) == pytest.approx(short["arousal"]["high"], abs=1e-6)
 
 
-def test_timeline(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_timeline(two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = recordings / "long.wav"
-    _, out, _ = run(capsys, long, "--model", model, "--timeline", "--format", "json")
+    _, out, _ = run(capsys, long, "--model", two_layers, "--timeline", "--format", "json")
     found = json.loads(out)["predictions"]
     assert [row["start"] for row in found] == [0, 1, 2, 3, 3.25]  # every second, to the end
-    _, out, _ = run(capsys, long, "--model", model, "--timeline", "--hop", 3)
+    _, out, _ = run(capsys, long, "--model", two_layers, "--timeline", "--hop", 3)
     assert len(out.splitlines()) == 1 + 3
 
 
@@ -210,31 +202,38 @@ def test_clock(seconds: float, options: dict[str, bool], text: str) -> None:
 
 
 def test_plot_of_a_recording(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = recordings / "picture.png"
-    code, _, _ = run(capsys, recordings / "long.wav", "--model", model, "--plot", picture)
+    code, _, _ = run(capsys, recordings / "long.wav", "--model", two_layers, "--plot", picture)
     assert code == 0
     assert picture.stat().st_size > 10_000
-    code, _, err = run(capsys, recordings, "--model", model, "--plot", picture)
+    code, _, err = run(capsys, recordings, "--model", two_layers, "--plot", picture)
     assert code == 2
     assert "one recording" in err
 
 
 @pytest.mark.parametrize("kind", ["linear", "weighted", "attention"])
 def test_a_head_gets_the_features_it_was_trained_on(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], kind: str
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     spec = ExtractionSpec(
         preprocess="masked", window=2.0, hop=1.0, pools=("std", "mean"), frame_layers=(0, 1, 2)
     )
-    head_folder = write_head(recordings / "head", model, spec, kind=kind)
+    head_folder = write_head(recordings / "head", two_layers, spec, kind=kind)
     _, out, _ = run(
-        capsys, recordings / "long.wav", "--model", model, "--head", head_folder, "--format", "json"
+        capsys,
+        recordings / "long.wav",
+        "--model",
+        two_layers,
+        "--head",
+        head_folder,
+        "--format",
+        "json",
     )
     found = json.loads(out)["predictions"][0]
     head = load_head(head_folder)
-    wide = load_encoder(model, device="cpu").extract(recordings / "long.wav", spec=spec)
+    wide = load_encoder(two_layers, device="cpu").extract(recordings / "long.wav", spec=spec)
     wanted = head.predict_features(wide, fingerprint=wide.fingerprint)  # type: ignore[arg-type]
     np.testing.assert_allclose(list(found["probabilities"].values()), wanted.scores[0], atol=1e-5)
     assert list(found["probabilities"]) == ["calm", "loud", "sad"]
@@ -242,34 +241,36 @@ def test_a_head_gets_the_features_it_was_trained_on(
 
 
 def test_a_head_over_time(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = ExtractionSpec(pools=("mean", "std"))
-    head = write_head(recordings / "head", model, spec, classes=())
+    head = write_head(recordings / "head", two_layers, spec, classes=())
     long, picture = recordings / "long.wav", recordings / "picture.png"
     options = ["--head", head, "--format", "csv", "--plot", picture]
-    _, out, _ = run(capsys, long, "--model", model, *options)
+    _, out, _ = run(capsys, long, "--model", two_layers, *options)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 5
     assert all(np.isfinite(float(row["arousal"])) for row in rows)
-    _, out, _ = run(capsys, long, "--model", model, "--head", head, "--format", "json")
+    _, out, _ = run(capsys, long, "--model", two_layers, "--head", head, "--format", "json")
     (found,) = json.loads(out)["predictions"]
     assert found["target"] == "arousal" and np.isfinite(found["value"])
     assert picture.exists()
 
 
 def test_a_head_of_another_model_is_refused(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_random_checkpoint(recordings / "other", layers=2, seed=1)
-    head = write_head(recordings / "head", model, ExtractionSpec(pools=("mean", "std")))
+    head = write_head(recordings / "head", two_layers, ExtractionSpec(pools=("mean", "std")))
     code, _, err = run(capsys, recordings / "short.wav", "--model", other, "--head", head)
     assert code == FingerprintMismatch.exit_code
     assert "weights_sha256" in err
 
 
-def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head = write_head(recordings / "head", model, ExtractionSpec(pools=("mean", "std")))
+def test_wrong_usage(
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = write_head(recordings / "head", two_layers, ExtractionSpec(pools=("mean", "std")))
     short = recordings / "short.wav"
     wrong = [
         (["--head", head, "--window", 2], 2),
@@ -285,7 +286,7 @@ def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixtur
         (["-o", recordings / "short.wav"], 2),
     ]
     for options, expected in wrong:
-        code, _, err = run(capsys, short, "--model", model, *options)
+        code, _, err = run(capsys, short, "--model", two_layers, *options)
         assert (code, bool(err)) == (expected, True), options
     bare = write_random_checkpoint(recordings / "bare", layers=2, classes=())
     code, _, err = run(capsys, short, "--model", bare)
@@ -295,11 +296,11 @@ def test_wrong_usage(model: Path, recordings: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".parquet"])
 def test_a_file_of_predictions(
-    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str], suffix: str
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
     (recordings / "bad.wav").write_text("no audio")
     path = recordings / f"predictions{suffix}"
-    options = [recordings, "--model", model, "-o", path]
+    options = [recordings, "--model", two_layers, "-o", path]
     code, out, err = run(capsys, *options)
     assert (code, out) == (3, "")
     assert "2 predictions, 1 failed" in err
@@ -323,11 +324,11 @@ def test_a_file_of_predictions(
 
 
 def test_a_timeline_shows_its_progress(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     soundfile.write(tmp_path / "long.wav", noise(16_000 * 40), 16_000)
     soundfile.write(tmp_path / "short.wav", noise(16_000), 16_000)
-    _, _, err = run(capsys, tmp_path / "long.wav", "--model", model, "--timeline")
+    _, _, err = run(capsys, tmp_path / "long.wav", "--model", two_layers, "--timeline")
     assert "1 of 1 clip" in err and "x real time" in err
-    _, _, err = run(capsys, tmp_path / "short.wav", "--model", model, "--timeline")
+    _, _, err = run(capsys, tmp_path / "short.wav", "--model", two_layers, "--timeline")
     assert err == ""

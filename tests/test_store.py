@@ -19,6 +19,7 @@ from exhubert_features import FeatureStore
 from exhubert_features.errors import FingerprintMismatch, StoreError, UsageError
 from exhubert_features.records import ClipFailure
 from exhubert_features.spec import CLASSES, ExtractionSpec
+from exhubert_features.store import ShardLimits
 
 HARD_IDS = [
     "a/b/c",
@@ -53,7 +54,7 @@ def test_round_trip_keeps_dtype_shape_and_id(tmp_path: Path, dtype: str, frames:
     spec = ExtractionSpec(dtype=dtype, frame_layers=frames, pools=("mean", "std"))
     clips = [make_clip(name, meta={"speaker": f"s{n}"}) for n, name in enumerate(HARD_IDS)]
     extraction = FakeExtraction(clips, fingerprint=make_fingerprint(spec))
-    store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=3)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3))
     check_same(store, extraction)
     assert store.ids == HARD_IDS
     assert len(store) == len(HARD_IDS)
@@ -65,7 +66,7 @@ def test_round_trip_keeps_dtype_shape_and_id(tmp_path: Path, dtype: str, frames:
 def test_matrix_logits_and_single_layers_agree_with_rows(tmp_path: Path) -> None:
     spec = ExtractionSpec(layers=(0, 2, 4), pools=("mean", "max"), frame_layers=(2,))
     extraction = make_extraction(11, fingerprint=make_fingerprint(spec))
-    store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=4)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=4))
     rows = [store[name] for name in store]
     for position, layer in enumerate(store.layers):
         for place, pool in enumerate(store.pools):
@@ -126,7 +127,7 @@ def test_changed_audio_replaces_the_old_features(
     extraction = FakeExtraction(clips)
     with caplog.at_level(logging.WARNING):
         store = FeatureStore.write(path, extraction)
-    assert "1 clips has changed" in caplog.text.replace("audio of 1 clips", "1 clips")
+    assert "audio has changed since it was stored (clips: 1, the first: 'clip_002')" in caplog.text
     assert extraction.computed == ["clip_002"]
     check_same(store, extraction)
     assert store.matrix(layer=0).shape == (4, 8)
@@ -258,12 +259,12 @@ def test_rows_that_do_not_fit_the_fingerprint_are_refused(tmp_path: Path) -> Non
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        FeatureStore.write(path, make_extraction(20, interrupt_at=13), shard_clips=5)
+        FeatureStore.write(path, make_extraction(20, interrupt_at=13), limits=ShardLimits(clips=5))
     store = FeatureStore(path)
     assert len(store) == 13
     assert len(store.pending) == 7
     rest = make_extraction(20)
-    store = FeatureStore.write(path, rest, shard_clips=5)
+    store = FeatureStore.write(path, rest, limits=ShardLimits(clips=5))
     assert len(rest.computed) == 7
     check_same(store, rest)
     assert store.pending == ()
@@ -278,12 +279,14 @@ def test_an_extraction_that_forgets_a_clip_is_an_error(tmp_path: Path) -> None:
 
 
 def test_shards_are_cut_by_bytes_and_by_time(tmp_path: Path) -> None:
-    FeatureStore.write(tmp_path / "bytes", make_extraction(6), shard_bytes=5 * 8 * 2 * 2)
+    FeatureStore.write(
+        tmp_path / "bytes", make_extraction(6), limits=ShardLimits(bytes=5 * 8 * 2 * 2)
+    )
     assert len(list((tmp_path / "bytes/shards").iterdir())) == 3
-    FeatureStore.write(tmp_path / "time", make_extraction(3), shard_seconds=0)
+    FeatureStore.write(tmp_path / "time", make_extraction(3), limits=ShardLimits(seconds=0))
     assert len(list((tmp_path / "time/shards").iterdir())) == 3
     with pytest.raises(UsageError, match="0 clips"):
-        FeatureStore.write(tmp_path / "none", make_extraction(1), shard_clips=0)
+        FeatureStore.write(tmp_path / "none", make_extraction(1), limits=ShardLimits(clips=0))
 
 
 def test_progress_adds_up(tmp_path: Path) -> None:
@@ -323,7 +326,7 @@ def test_plain_h5py_understands_a_shard(tmp_path: Path) -> None:
 
 def test_pickled_stores_read_on(tmp_path: Path) -> None:
     extraction = make_extraction(6)
-    store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=2)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=2))
     store["clip_000"]
     check_same(pickle.loads(pickle.dumps(store)), extraction)
 

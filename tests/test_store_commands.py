@@ -141,7 +141,7 @@ def test_exported_numbers_are_the_stored_ones(store: Path, form: str) -> None:
             np.testing.assert_array_equal(archive["features"], matrix)
             np.testing.assert_array_equal(archive["logits"], opened.logits())
             assert archive["ids"].tolist() == opened.ids
-            assert archive["labels"].tolist() == list(CLASSES)
+            assert archive["classes"].tolist() == list(CLASSES)
     else:
         table = pd.read_csv(output) if form == "csv" else pd.read_parquet(output)
         assert table["id"].tolist() == ["clip_0", "clip_2", "clip_3", "\\udcff"]
@@ -154,6 +154,65 @@ def test_exported_numbers_are_the_stored_ones(store: Path, form: str) -> None:
     before = output.read_bytes()
     assert main(command) == 2, "an existing file is not overwritten"
     assert output.read_bytes() == before
+
+
+def test_several_layers_are_exported_side_by_side(store: Path) -> None:
+    opened = FeatureStore(store)
+    npz, csv = store.with_name("features.npz"), store.with_name("features.csv")
+    assert main(["export", str(store), "--to", "npz", "--layers", "1,4"]) == 0
+    with np.load(npz) as archive:
+        assert archive["features"].shape == (4, 2, 8)
+        assert archive["layers"].tolist() == [1, 4]
+        np.testing.assert_array_equal(archive["features"][:, 1], opened.matrix(layer=4))
+    assert main(["export", str(store), "--to", "csv", "--layers", "all", "--pool", "std"]) == 0
+    table = pd.read_csv(csv)
+    for layer in (0, 1, 2, 4):
+        features = table[[f"layer{layer}_{n}" for n in range(8)]].to_numpy()
+        expected = opened.matrix(layer=layer, pool="std")
+        np.testing.assert_allclose(features, expected.astype("f4"), rtol=1e-6)
+
+
+def test_an_export_replaces_a_file_only_when_forced(store: Path) -> None:
+    output = store.with_name("features.csv")
+    output.write_text("mine")
+    command = ["export", str(store), "--to", "csv"]
+    assert main(command) == 2
+    assert output.read_text() == "mine"
+    assert main([*command, "--force"]) == 0
+    assert len(pd.read_csv(output)) == 4
+
+
+def test_an_exported_csv_starts_no_formula_unless_asked(tmp_path: Path) -> None:
+    clips = [make_clip("=cmd()", meta={"@x": "+1", "y": "-a"}), make_clip("plain", meta={"y": "b"})]
+    FeatureStore.write(tmp_path / "store", FakeExtraction(clips))
+    output = tmp_path / "store.csv"
+    assert main(["export", str(tmp_path / "store"), "--to", "csv"]) == 0
+    table = pd.read_csv(output)
+    assert table["id"].tolist() == ["'=cmd()", "plain"]
+    assert table["'@x"].tolist()[0] == "'+1"
+    assert table["y"].tolist() == ["'-a", "b"]
+    assert table["feature_0"].min() < 0, "numbers stay numbers"
+    assert main(["export", str(tmp_path / "store"), "--to", "csv", "--formulas", "--force"]) == 0
+    assert pd.read_csv(output)["id"].tolist() == ["=cmd()", "plain"]
+
+
+def test_what_a_terminal_would_obey_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    evil = "\x1b[2J\u202e\x9b"
+    clips = [make_clip("ok", meta={f"col{evil}": "x"}), make_clip(f"bad{evil}")]
+    extraction = FakeExtraction(
+        clips,
+        fingerprint=make_fingerprint(classes=(f"joy{evil}", "b", "c", "d", "e", "f")),
+        failing={f"bad{evil}": f"because{evil}"},
+    )
+    extraction.provenance = {"source": f"here{evil}"}  # type: ignore[attr-defined]
+    FeatureStore.write(tmp_path / "store", extraction)
+    assert main(["inspect", str(tmp_path / "store")]) == 0
+    shown = capsys.readouterr().out
+    assert not set(evil) - {"[", "2", "J"} & set(shown)
+    for word in ("col", "joy", "because", "here"):
+        assert f"{word}\\x1b[2J\\u202e\\x9b" in shown
 
 
 def test_export_takes_the_last_layer_unless_told(store: Path, tmp_path: Path) -> None:

@@ -13,21 +13,21 @@ from exhubert_features import FeatureStore
 from exhubert_features.errors import FingerprintMismatch, StoreError
 from exhubert_features.records import ClipFailure
 from exhubert_features.spec import ExtractionSpec
-from exhubert_features.store import merge, pack
+from exhubert_features.store import ShardLimits, merge, pack
 
 RAGGED = make_fingerprint(ExtractionSpec(frame_layers=(0, 3), pools=("mean", "std")))
 
 
 def test_packed_store_is_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of one row, so that packing has to put many pieces together.
-    monkeypatch.setattr("exhubert_features.store.reading.BLOCK_BYTES", 1)
+    monkeypatch.setattr("exhubert_features.store.arrays.BLOCK_BYTES", 1)
     clips = [make_clip(name, meta={"speaker": name[:2]}) for name in HARD_IDS]
     rejected = [ClipFailure(id="bad", file="bad.wav", kind="unreadable", reason="nothing in it")]
     extraction = FakeExtraction(clips, fingerprint=RAGGED, rejected=rejected)
-    FeatureStore.write(tmp_path / "store", extraction, shard_clips=3)
+    FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3))
     changed = [make_clip(HARD_IDS[1], audio="other"), *clips[:1], *clips[2:]]
     extraction = FakeExtraction(changed, fingerprint=RAGGED, rejected=rejected)
-    store = FeatureStore.write(tmp_path / "store", extraction, shard_clips=3)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3))
     packed = pack(tmp_path / "store", tmp_path / "all.h5")
     check_same(packed, extraction)
     assert packed.ids == store.ids
@@ -56,8 +56,8 @@ def test_merge_keeps_equal_clips_once(tmp_path: Path) -> None:
     left, right = make_extraction(5), make_extraction(4, prefix="other")
     right.clips = [*right.clips, left.clips[2]]
     right.rejected = [ClipFailure(id="bad", file="bad.wav", kind="empty", reason="no samples")]
-    FeatureStore.write(tmp_path / "left", left, shard_clips=2)
-    FeatureStore.write(tmp_path / "right", right, shard_clips=2)
+    FeatureStore.write(tmp_path / "left", left, limits=ShardLimits(clips=2))
+    FeatureStore.write(tmp_path / "right", right, limits=ShardLimits(clips=2))
     pack(tmp_path / "right", tmp_path / "right.h5")
     merged = merge([tmp_path / "left", tmp_path / "right.h5"], tmp_path / "both")
     assert merged.repeated == ("clip_002",)
@@ -74,7 +74,7 @@ def test_merge_keeps_the_windows_of_a_clip_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a shard is larger than what is copied at once."""
-    monkeypatch.setattr("exhubert_features.store.reading.BLOCK_BYTES", 1)
+    monkeypatch.setattr("exhubert_features.store.arrays.BLOCK_BYTES", 1)
     one = FeatureStore.write(tmp_path / "one", make_extraction(3, segments=4))
     copy = merge([tmp_path / "one"], tmp_path / "copy").store
     assert copy.ids == one.ids

@@ -30,7 +30,7 @@ from exhubert_features import FeatureStore
 from exhubert_features.errors import StoreError
 from exhubert_features.files import LEASE_SECONDS, publish
 from exhubert_features.spec import ExtractionSpec
-from exhubert_features.store import merge, pack, verify
+from exhubert_features.store import ShardLimits, merge, pack, verify
 from exhubert_features.store.writer import Writer
 
 KILLS = int(os.environ.get("EXHUBERT_KILLS", "36"))
@@ -171,11 +171,11 @@ def test_what_another_stored_while_it_was_under_way_is_dropped(tmp_path: Path) -
     def overtaken(clips: Iterator) -> Iterator:
         for place, result in enumerate(results(clips)):
             if not place:
-                FeatureStore.write(path, make_extraction(4), shard_clips=2)
+                FeatureStore.write(path, make_extraction(4), limits=ShardLimits(clips=2))
             yield result
 
     mine.results = overtaken
-    FeatureStore.write(path, mine, shard_clips=1)
+    FeatureStore.write(path, mine, limits=ShardLimits(clips=1))
     assert len(mine.computed) == 6
     assert verify(path, deep=True).problems == ()
     check_same(FeatureStore(path), make_extraction(6))
@@ -189,11 +189,11 @@ def test_a_writer_does_not_extract_what_another_stored_meanwhile(tmp_path: Path)
     def overtaken(clips: Iterator) -> Iterator:
         for number, item in enumerate(results(clips)):
             if number == 1:
-                FeatureStore.write(path, make_extraction(9), shard_clips=20)
+                FeatureStore.write(path, make_extraction(9), limits=ShardLimits(clips=20))
             yield item
 
     ours.results = overtaken
-    store = FeatureStore.write(path, ours, shard_clips=2)
+    store = FeatureStore.write(path, ours, limits=ShardLimits(clips=2))
     check_same(store, make_extraction(12))
     assert ours.computed[:3] == ["clip_000", "clip_001", "clip_009"]
 
@@ -218,7 +218,7 @@ def test_an_extraction_that_breaks_leaves_what_it_did(tmp_path: Path) -> None:
 def test_files_over_the_limit_are_a_clean_error(tmp_path: Path) -> None:
     """What a full disk or quota does, without needing one: write() fails half way."""
     path = tmp_path / "store"
-    FeatureStore.write(path, make_extraction(3), shard_clips=3)
+    FeatureStore.write(path, make_extraction(3), limits=ShardLimits(clips=3))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
@@ -252,7 +252,7 @@ def remount(folder: Path, options: str) -> None:
 def test_a_full_disk_is_a_clean_error_and_writing_goes_on_after(small_disk: Path) -> None:
     path = small_disk / "store"
     with pytest.raises(StoreError, match="No space left on device"):
-        FeatureStore.write(path, make_extraction(200), shard_clips=4)
+        FeatureStore.write(path, make_extraction(200), limits=ShardLimits(clips=4))
     partial = FeatureStore(path)
     assert 0 < len(partial) < 200
     assert verify(path, deep=True).problems == ()
@@ -269,7 +269,7 @@ def test_a_full_disk_is_a_clean_error_and_writing_goes_on_after(small_disk: Path
 
 def test_read_only_stores_are_read(small_disk: Path) -> None:
     path = small_disk / "store"
-    FeatureStore.write(path, make_extraction(6), shard_clips=2)
+    FeatureStore.write(path, make_extraction(6), limits=ShardLimits(clips=2))
     (path / "index.npz").unlink()
     remount(small_disk, "ro")
     check_same(FeatureStore(path), make_extraction(6))
@@ -328,7 +328,9 @@ def test_without_hard_links_the_first_still_wins(
     assert not publish(b"second", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"first"
     extraction = make_extraction(7)
-    check_same(FeatureStore.write(tmp_path / "store", extraction, shard_clips=3), extraction)
+    check_same(
+        FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3)), extraction
+    )
     assert list(tmp_path.rglob("*.tmp")) == []
 
 

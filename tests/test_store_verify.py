@@ -15,10 +15,12 @@ from test_store import check_same
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import DamagedStore, StoreError
+from exhubert_features.files import RegularFile
 from exhubert_features.records import ClipFailure
 from exhubert_features.spec import ExtractionSpec
-from exhubert_features.store import pack, repair, verify
-from exhubert_features.store.shard import USER_BLOCK, digest_of, stamp
+from exhubert_features.store import ShardLimits, pack, repair, verify
+from exhubert_features.store.opening import digest_of
+from exhubert_features.store.shard import USER_BLOCK, stamp
 
 DATA = make_fingerprint(ExtractionSpec(frame_layers=(2,)))
 REJECTED = [ClipFailure(id="bad", file="bad.wav", kind="unreadable", reason="nothing in it")]
@@ -31,7 +33,7 @@ def extraction_of(count: int = 12) -> FakeExtraction:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """12 clips in 4 shards and one failure."""
-    FeatureStore.write(tmp_path / "store", extraction_of(), shard_clips=3)
+    FeatureStore.write(tmp_path / "store", extraction_of(), limits=ShardLimits(clips=3))
     return tmp_path / "store"
 
 
@@ -51,7 +53,8 @@ def flip(path: Path, place: int) -> None:
 
 def restamp(path: Path) -> None:
     """Make a changed shard's hash right again, as a faulty tool would."""
-    digest = digest_of(path)
+    with RegularFile(path) as file:
+        digest = digest_of(file)
     with path.open("r+b") as file:
         file.write(stamp(path.stat().st_size, digest))
 
@@ -108,28 +111,40 @@ def test_damage_is_refused_found_repaired_and_made_anew(store: Path, case: str, 
     assert len(survivors) == 12 - missing
     assert len(survivors.pending) == missing
     again = extraction_of()
-    check_same(FeatureStore.write(store, again, shard_clips=3), again)
+    check_same(FeatureStore.write(store, again, limits=ShardLimits(clips=3)), again)
     assert sorted(again.computed) == sorted(survivors.pending)
     assert kinds(store) == []
 
 
 def test_records_are_checked_and_taken_out(store: Path) -> None:
+    journal = store / "journal.jsonl"
+    assert len(journal.read_bytes().splitlines()) == 2
+    flip(journal, 40)
+    (store / "shards" / "notes.txt").write_text("hello")
+    assert sorted(kinds(store)) == ["foreign", "record"]
+    with pytest.raises(DamagedStore, match="line 1: it is no JSON"):
+        FeatureStore(store).failures  # noqa: B018
+    before = journal.read_bytes()
+    repair(verify(store))
+    assert kinds(store) == []
+    check_same(FeatureStore(store), extraction_of())
+    assert [failure.id for failure in FeatureStore(store).failures] == ["bad"]
+    assert (store / "quarantine" / "journal.jsonl").read_bytes() == before
+    assert len(list((store / "quarantine").iterdir())) == 2
+    check_same(FeatureStore.write(store, extraction_of()), extraction_of())
+
+
+def test_records_of_the_first_version_are_checked_and_taken_out(tmp_path: Path) -> None:
+    written = Path(__file__).parent / "data" / "written_by_0.1.0" / "store"
+    store = Path(shutil.copytree(written, tmp_path / "store"))
     (record,) = (store / "failures").iterdir()
     (plan,) = store.glob("plan-*.jsonl")
     flip(record, 40)
     flip(plan, 40)
-    (store / "shards" / "notes.txt").write_text("hello")
-    assert sorted(kinds(store)) == ["foreign", "plan", "record"]
+    assert sorted(kinds(store)) == ["plan", "record"]
     repair(verify(store))
     assert kinds(store) == []
-    check_same(FeatureStore(store), extraction_of())
-    assert len(list((store / "quarantine").iterdir())) == 3
-
-
-def test_records_under_a_wrong_name_are_found(store: Path) -> None:
-    (record,) = (store / "failures").iterdir()
-    record.rename(record.with_name("0123456789abcdef.json"))
-    assert kinds(store) == ["record"]
+    assert len(list((store / "quarantine").iterdir())) == 2
 
 
 def test_the_checksum_of_a_row_survives_copying_tools(store: Path) -> None:
@@ -247,7 +262,7 @@ def test_bytes_that_rot_under_an_open_store_are_not_returned(store: Path) -> Non
     with shard(store, 1).open("r+b") as file:
         file.seek(place)
         file.write(b"\xaa\xbb")
-    with pytest.raises(DamagedStore, match="no longer match their checksum"):
+    with pytest.raises(DamagedStore, match="'clip_003' does not match its checksum"):
         opened["clip_003"]
     assert opened["clip_004"].id == "clip_004"
 

@@ -41,7 +41,7 @@ def read_array(
 
 
 def array_samples(name: str, array: np.ndarray, rate: int = SAMPLE_RATE) -> int:
-    """Samples at 16 kHz that an array will have; an AudioError if its kind is unusable."""
+    """Count the samples at 16 kHz that an array will have; refuse an unusable kind."""
     wave = np.asarray(array)
     if wave.ndim != 1:
         raise AudioError(

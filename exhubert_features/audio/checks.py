@@ -109,5 +109,5 @@ def check_blocks(name: str, blocks: Iterable[np.ndarray], rate: int) -> Iterator
 
 
 def audio_warnings(wave: np.ndarray) -> tuple[str, ...]:
-    """What is odd about usable audio: ("silent",) or nothing."""
+    """Name what is odd about usable audio: ("silent",) or nothing."""
     return ("silent",) if float(np.ptp(wave)) < 2 * SILENCE else ()

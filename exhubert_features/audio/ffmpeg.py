@@ -43,7 +43,7 @@ ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")
 
 
 def ffmpeg_format(raw: BinaryIO) -> str:
-    """What ffmpeg calls the format of a file, going by its bytes; empty if it is none of ours."""
+    """Tell ffmpeg's word for the format of a file, by its bytes; empty if it is none of ours."""
     head = read_at(raw, 0, 16)
     if head[4:8] in BOXES:
         return "mov"
@@ -118,7 +118,7 @@ class _Complaints:
             self._text += block[: MESSAGE - len(self._text)]
 
     def first(self) -> str:
-        """The first line, once ffmpeg has ended; empty if it had nothing to complain of."""
+        """Return the first line, once ffmpeg has ended; empty if it had nothing to complain of."""
         self.thread.join()
         lines = ADDRESS.sub("", self._text.decode("utf-8", "replace")).strip().splitlines()
         return lines[0].rstrip(".") if lines else ""
@@ -154,7 +154,7 @@ def _recording(
 def _samples(
     pipe: IO[bytes], channels: int, stop: int, ended: Callable[[], None]
 ) -> Iterator[np.ndarray]:
-    """Samples [0, stop), fewer where the file ends before: (n, channels) float32."""
+    """Read samples [0, stop), fewer where the file ends before: (n, channels) float32."""
     size = max(1, BLOCK_VALUES // channels)
     for place in range(0, stop, size):
         wanted = min(stop - place, size)

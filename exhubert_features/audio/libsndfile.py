@@ -136,7 +136,7 @@ def _mpeg_recording(
 
 
 def _blocks(path: str, audio: soundfile.SoundFile, start: int, stop: int) -> Iterator[np.ndarray]:
-    """Samples [start, stop), fewer where the file ends before: (n, channels) float32."""
+    """Read samples [start, stop), fewer where the file ends before: (n, channels) float32."""
     size = max(1, BLOCK_VALUES // audio.channels)
     try:
         if audio.tell() != start:

@@ -94,7 +94,7 @@ def _free_in_container() -> int | None:
 
 
 def _free_by_ulimit() -> int | None:
-    """What ``ulimit -v`` leaves; it counts address space and not memory."""
+    """Tell how much ``ulimit -v`` leaves; it counts address space and not memory."""
     try:
         import resource
     except ImportError:  # Windows

@@ -119,7 +119,7 @@ def scan_mpeg(raw: BinaryIO) -> MpegStream:
 
 
 def after_id3(raw: BinaryIO, place: int = 0) -> int:
-    """The first byte after the ID3 tags that begin at a place."""
+    """Find the first byte after the ID3 tags that begin at a place."""
     for _ in range(ID3_TAGS):
         tag = read_at(raw, place, 10)
         if len(tag) < 10 or tag[:3] != b"ID3":

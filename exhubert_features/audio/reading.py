@@ -65,7 +65,7 @@ def probe_audio(path: str) -> AudioFile:
 def planned_samples(
     audio: AudioFile, *, start: float = 0.0, end: float | None = None, channel: int | None = None
 ) -> int:
-    """Samples at 16 kHz that a clip will have, going by the header; an AudioError if unusable."""
+    """Count the samples at 16 kHz that a clip will have, by its header; refuse what is unusable."""
     check_channel(audio.path, audio.channels, channel)
     first, stop = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
     samples = resampled_length(stop - first, audio.rate)

@@ -38,7 +38,7 @@ class Recording:
 
 
 def truncated(path: str, detail: str) -> AudioError:
-    """The error of a file that ends before its own header says, or that cannot be decoded."""
+    """Make the error of a file that ends before its own header says, or that cannot be decoded."""
     return AudioError(
         f"{path} is cut off or damaged: {detail}",
         expected="as much audio as its header promises",

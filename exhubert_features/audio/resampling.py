@@ -29,7 +29,7 @@ TABLES = 4  # rates remembered: 44,100 Hz takes 50 kB, 44,101 Hz 5 MB, 767,999 H
 
 
 def resampled_length(samples: int, rate: int) -> int:
-    """Samples at 16 kHz that so many samples at ``rate`` become."""
+    """Count the samples at 16 kHz that so many samples at ``rate`` become."""
     return -(-samples * SAMPLE_RATE // rate)
 
 
@@ -141,7 +141,7 @@ def _phase_table(rate: int) -> _PhaseTable:
 
 
 def _weights(needed: np.ndarray, output: np.ndarray, inputs: int, phases: int) -> np.ndarray:
-    """The windowed sinc around each output, at the inputs needed: (K, outputs)."""
+    """Compute the windowed sinc around each output, at the inputs needed: (K, outputs)."""
     period, phase = np.divmod(output, phases)
     # Torchaudio rounds the phase to single precision, which shows in the fifth decimal.
     share = (phase.astype(np.float32) / np.float32(phases)).astype(np.float64)

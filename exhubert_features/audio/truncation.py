@@ -23,7 +23,7 @@ OGG_END = 4  # flag of a stream's last page
 
 
 def missing_data(path: Path, kind: str, log: str) -> str:
-    """What is missing of a file, in words; empty when nothing is.
+    """Say what is missing of a file; nothing when it is whole.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def missing_data(path: Path, kind: str, log: str) -> str:
 
 
 def missing_in_boxes(raw: BinaryIO) -> str:
-    """What is missing of an MPEG-4 or QuickTime file, in words; empty when nothing is.
+    """Say what is missing of an MPEG-4 or QuickTime file; nothing when it is whole.
 
     The file is a row of boxes, each beginning with its length and its name.
     """
@@ -71,7 +71,7 @@ def missing_in_boxes(raw: BinaryIO) -> str:
 
 
 def missing_in_asf(raw: BinaryIO) -> str:
-    """What is missing of a Windows Media file, in words; empty when nothing is."""
+    """Say what is missing of a Windows Media file; nothing when it is whole."""
     there = raw.seek(0, os.SEEK_END)
     raw.seek(0)
     header = raw.read(ASF_HEADER)

@@ -91,7 +91,7 @@ def _write_clips(folder: Path, count: int) -> list[Path]:
 
 
 def _encode(encoder: Encoder, waves: Sequence[np.ndarray], size: int) -> None:
-    """The work that no extraction can do without."""
+    """Do the work that no extraction can do without."""
     for first in range(0, len(waves), size):
         encoder(list(waves[first : first + size]), layers=[0], together=True)
 

@@ -85,7 +85,7 @@ def _synthetic_rows(count: int, width: int, layers: int) -> Iterator[ClipFeature
 
 
 def bench_store(folder: Path, clips: int) -> Figures:
-    """This package's store, every shard synced to the disk."""
+    """Measure this package's store, every shard synced to the disk."""
     rows = _synthetic_rows(clips, WIDTH, LAYERS)
     data = _model_fingerprint(WIDTH, ExtractionSpec())
     seconds, store = _timed(lambda: FeatureStore.write(folder / "store", rows, fingerprint=data))
@@ -160,7 +160,7 @@ def bench_large(folder: Path, clips: int) -> LargeStore:
 
 
 def peak_memory() -> int:
-    """The most memory this process ever had, in bytes."""
+    """Tell the most memory that this process ever had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -179,7 +179,7 @@ def _read_each(read: Callable[[str], object], names: list[str]) -> None:
 
 
 def _shuffled(names: list[str]) -> list[str]:
-    """The names in a random order that is always the same."""
+    """Put names into a random order that is always the same."""
     return random.Random(0).sample(names, len(names))
 
 

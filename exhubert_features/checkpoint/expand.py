@@ -64,7 +64,7 @@ def expand(
 def _expand_model(
     model: ExHuBERTNetwork, *, classes: Sequence[str] | None = None, seed: int = 0
 ) -> ExHuBERTNetwork:
-    """A model with every layer of ``model`` twice, which gives back the same hidden states.
+    """Build a model with every layer of ``model`` twice, which gives the same hidden states.
 
     Layer i becomes the pair 2i, 2i + 1. The even one has an identity gate and stays what it
     was; the odd one's gate is zero, so that at first it adds nothing.

@@ -122,7 +122,7 @@ def _demand(source: str, name: str, fetch: Fetch) -> Path:
 
 
 def _shard_names(index: Path) -> list[str]:
-    """The files a sharded checkpoint's index names; plain names only, so none lies outside."""
+    """List the files that a sharded checkpoint's index names; plain names, so none lies outside."""
     content = read_json_object(index)
     shards = content.get("weight_map")
     names = sorted(set(shards.values())) if isinstance(shards, dict) else []
@@ -228,6 +228,8 @@ class _Hub:
                     self._silence = f"is out of order (status {response.status_code})"
                 elif not isinstance(error, errors.EntryNotFoundError):
                     raise
+            except errors.OfflineModeIsEnabled:
+                self._silence = "is not to be used (HF_HUB_OFFLINE is set)"
             except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
                 cause = str(error).strip().partition("\n")[0][:120] or type(error).__name__
                 self._silence = f"cannot be reached ({cause})"

@@ -77,12 +77,12 @@ def load_model(
 
 
 def read_config(checkpoint: Checkpoint) -> ExHuBERTConfig:
-    """The sizes and switches, read from ``config.json`` and the tensors' names and shapes."""
+    """Read the sizes and switches from ``config.json`` and the tensors' names and shapes."""
     return _derive_config(checkpoint, read_state(checkpoint), None)
 
 
 def read_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The tensors this model has a use for, memory-mapped, under the release's key names."""
+    """Read the tensors this model has a use for, memory-mapped, under the release's key names."""
     state = read_weights(checkpoint.weight_files)
     # The speech recognition head of HubertForCTC.
     unused = {key for key in state if key.startswith("lm_head.")}

@@ -49,7 +49,7 @@ def save_checkpoint(
 
 
 def _hub_config(config: ExHuBERTConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """The content of ``config.json``: ``exhubert``, or transformers' own ``hubert``."""
+    """Write down the content of ``config.json``: ``exhubert``, or transformers' own ``hubert``."""
     plain = "HubertForSequenceClassification" if config.classes else "HubertModel"
     content = {
         "model_type": "exhubert" if config.gated else "hubert",
@@ -68,7 +68,7 @@ def _named_classes(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _preprocessor_config(config: ExHuBERTConfig) -> dict[str, Any]:
-    """The content of ``preprocessor_config.json``."""
+    """Write down the content of ``preprocessor_config.json``."""
     common = {
         "feature_size": 1,
         "sampling_rate": SAMPLE_RATE,
@@ -196,7 +196,7 @@ def refuse_occupied(destination: str | Path) -> None:
 
 @contextmanager
 def _whole_folder(destination: Path) -> Iterator[Path]:
-    """A folder beside ``destination`` that takes its name once everything is on the disk."""
+    """Make a folder beside ``destination`` that takes its name once all is on the disk."""
     from safetensors import SafetensorError
 
     refuse_occupied(destination)

@@ -55,7 +55,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _release_key(key: str) -> str:
-    """A key as the released checkpoint spells it.
+    """Spell a key as the released checkpoint does.
 
     Newer torch writes the weight norm of the positional convolution as a parametrization; a
     bare ``HubertModel`` has no ``hubert.`` in front.
@@ -99,7 +99,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_plain_pickle(file: Path, *, mapped: bool = False) -> Any:
-    """What ``torch.save`` wrote, if that is tensors and plain containers; nothing is run."""
+    """Read what ``torch.save`` wrote, if that is tensors and plain containers; run nothing."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:

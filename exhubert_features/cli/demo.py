@@ -98,7 +98,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def steps(folder: Path) -> list[list[str]]:
-    """The commands of the chain."""
+    """List the commands of the chain."""
     store, model, head = (str(folder / name) for name in ("store", "checkpoint", "head"))
     labelled = [store, "--target", "emotion", "--group", "speaker"]
     return [
@@ -121,7 +121,7 @@ def _run_command(command: list[str]) -> int:
 
 
 def _summarise(folder: Path, seconds: float) -> None:
-    """The result, where everything is, and how to go on."""
+    """Print the result, where everything is, and how to go on."""
     result = json.loads((folder / "head/report.json").read_text(encoding="utf-8"))
     low, high = result["uar_interval"]
     print(f"""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .wording import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from ..store import FeatureStore
 
 FORMATS = ("npz", "csv", "parquet")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,43 +23,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="a folder or a packed .h5 file")
     parser.add_argument("--to", choices=FORMATS, required=True, help="format of the file")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="default: STORE.<format>")
-    parser.add_argument("--layer", type=int, help="hidden-state id; default: the last one stored")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--layer", type=int, help="hidden-state id; default: the last one stored")
+    group.add_argument("--layers", help="several: all, 0,12,24,48 or 0-48; columns layer12_0, ...")
     parser.add_argument("--pool", help="default: the first one stored")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument(
+        "--formulas",
+        action="store_true",
+        help="leave names that a spreadsheet would run (=, +, -, @ first) as they are; "
+        "in a CSV file an apostrophe is put before them otherwise",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Export one layer of all rows."""
+    """Export some layers of all rows."""
     from ..errors import UsageError
     from ..files import publish
+    from ..spec import parse_layers
     from ..store import FeatureStore
 
     store = FeatureStore(options.store)
-    layer = store.layers[-1] if options.layer is None else options.layer
+    layers: int | Sequence[int] = store.layers[-1] if options.layer is None else options.layer
+    if options.layers is not None:
+        chosen = parse_layers(options.layers)
+        layers = store.layers if chosen is None else [chosen] if isinstance(chosen, int) else chosen
     pool = options.pool or store.pools[0]
     base = str(options.store.resolve()).removesuffix(".h5")
     output = options.output or Path(f"{base}.{options.to}")
-    content = to_npz(store, layer, pool) if options.to == "npz" else None
-    if content is None:
-        content = to_text(table(store, layer, pool), options.to)
-    if not publish(content, output):
-        raise UsageError(f"{output} exists", remedy="Delete it or choose another name with -o")
-    print(f"{output}: {len(store):,} rows, layer {layer}, {pool}")
+    if output.exists() and not options.force:
+        raise UsageError(
+            f"{output} exists", remedy="Choose another name with -o, or replace it with --force"
+        )
+    if options.to == "npz":
+        content = _npz(store, layers, pool)
+    else:
+        table = _table(store, layers, pool)
+        content = _csv(table, options.formulas) if options.to == "csv" else _parquet(table)
+    publish(content, output, replace=options.force)
+    named = f"layer {layers}" if isinstance(layers, int) else f"{len(layers)} layers"
+    print(printable(f"{output}: {len(store):,} rows, {named}, {pool}"))
     return 0
 
 
-def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
-    """``features`` (N, D), ``ids``, ``files``, ``starts``, ``ends``, ``logits``, ``labels``."""
+def _npz(store: FeatureStore, layers: int | Sequence[int], pool: str) -> bytes:
+    """``features`` (N, D), or (N, L, D) with ``layers``, and a column each of what is known."""
     import io
 
     import numpy as np
 
+    wanted = [layers] if isinstance(layers, int) else list(layers)
+    features = np.stack([store.matrix(layer=layer, pool=pool) for layer in wanted], axis=1)
     arrays = {
-        "features": store.matrix(layer=layer, pool=pool),
+        "features": features[:, 0] if isinstance(layers, int) else features,
+        "layers": np.array(wanted),
         "ids": np.array(store.ids),
         "files": np.array(store.column("file")),
         "starts": np.array(store.column("start")),
         "ends": np.array(store.column("end")),
-        "labels": np.array(store.classes),
+        "classes": np.array(store.classes),
     }
     if store.has_logits:
         arrays["logits"] = store.logits()
@@ -64,32 +90,39 @@ def to_npz(store: FeatureStore, layer: int, pool: str) -> bytes:
     return buffer.getvalue()
 
 
-def table(store: FeatureStore, layer: int, pool: str) -> pd.DataFrame:
-    """The table of rows with ``logit_<label>`` and ``feature_<n>`` columns."""
+def _table(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.DataFrame:
+    """Build the table of rows with ``logit_<class>`` and the columns of features."""
     import pandas as pd
 
     rows = store.to_dataframe()
     parts = [rows]
     if store.has_logits:
-        names = [f"logit_{label}" for label in store.classes]
+        names = [f"logit_{name}" for name in store.classes]
         parts.append(pd.DataFrame(store.logits(), index=rows.index, columns=names))
-    features = store.matrix(layer=layer, pool=pool).astype("float32")
-    names = [f"feature_{number}" for number in range(features.shape[1])]
-    parts.append(pd.DataFrame(features, index=rows.index, columns=names))
-    return pd.concat(parts, axis=1)
+    parts.append(store.to_dataframe(layer=layers, pool=pool))
+    frame = pd.concat(parts, axis=1).reset_index()
+    for name in ("start", "end"):
+        frame[name] = frame[name].dt.total_seconds()
+    return frame
 
 
-def to_text(frame: pd.DataFrame, form: str) -> bytes:
-    """The table as a CSV or Parquet file."""
+def _csv(frame: pd.DataFrame, formulas: bool) -> bytes:
+    if not formulas:
+        for name in frame.select_dtypes(exclude="number"):
+            cells = [
+                f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+                for cell in frame[name]
+            ]
+            frame[name] = cells
+        frame = frame.rename(columns=lambda name: f"'{name}" if name.startswith(FORMULA) else name)
+    return frame.to_csv(index=False).encode()
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
     import io
 
     from ..errors import MissingDependency
 
-    frame = frame.reset_index()
-    for name in ("start", "end"):
-        frame[name] = frame[name].dt.total_seconds()
-    if form == "csv":
-        return frame.to_csv(index=False).encode()
     buffer = io.BytesIO()
     try:
         frame.to_parquet(buffer, index=False)

@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options ask for, as :meth:`Encoder.extract` takes it; refused if it cannot be."""
+    """Read what the options ask for, as :meth:`Encoder.extract` takes it; refuse what cannot be."""
     settings: dict[str, Any] = {
         "pools": tuple(name.strip() for name in options.pools.split(",")),
         "preprocess": options.preprocess,
@@ -192,7 +192,7 @@ def _summarise(store: FeatureStore, extraction: Extraction) -> int:
 
 
 def _show_failures(failures: Sequence[ClipFailure]) -> None:
-    """The first few of each kind, on stderr."""
+    """Print the first few of each kind to stderr."""
     kinds: dict[str, list[ClipFailure]] = defaultdict(list)
     for failure in failures:
         kinds[failure.kind].append(failure)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .wording import printable
 
 if TYPE_CHECKING:
     from ..store import FeatureStore
@@ -29,12 +32,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary, indent=1))
     else:
-        _show(summary)
+        _show(store, summary)
     return 0
 
 
 def _summarise(store: FeatureStore) -> dict[str, Any]:
-    """What there is to say about a store, as JSON data."""
+    """Say all there is to say about a store, as JSON data."""
     import json
     from collections import Counter
     from dataclasses import asdict
@@ -65,54 +68,46 @@ def _summarise(store: FeatureStore) -> dict[str, Any]:
     }
 
 
-def _show(summary: dict[str, Any]) -> None:
-    model, spec = summary["fingerprint"]["model"], summary["fingerprint"]["spec"]
-    source = summary["provenance"].get("source", "a model of unknown origin")
-    print(f"{summary['path']}: {summary['rows']:,} rows of {summary['clips']:,} clips")
-    print(f"  audio     {summary['hours']:.2f} h")
-    print(f"  on disk   {summary['bytes']:,} bytes in {summary['shards']:,} shards")
-    print(f"  model     {source}, weights {model['weights_sha256'][:12]}, {model['precision']}")
-    print(f"  layers    {_ranges(spec['layers'])} of {model['num_states']}, {spec['dtype']}")
-    print(f"  pooled    {', '.join(spec['pools'])}")
-    print(
-        f"  frames    of layers {_ranges(spec['frame_layers'])}"
-        if spec["frame_layers"]
-        else "  frames    no"
-    )
-    print(
-        f"  logits    {', '.join(model['classes']) or 'no'}" if spec["logits"] else "  logits    no"
-    )
-    rows = "windows" if spec["segments"] else "clips"
-    print(f"  rows are  {rows}; {spec['preprocess']}, {spec['window']:g} s every {spec['hop']:g} s")
-    print(f"  columns   {', '.join(summary['manifest_columns']) or 'none'}")
-    print(f"  settings  {summary['fingerprint_key'][:16]}")
-    _show_list("warnings", [f"{name!r}: {text}" for name, text in summary["warnings"].items()])
-    _show_list(
+def _show(store: FeatureStore, summary: dict[str, Any]) -> None:
+    model, spec = store.fingerprint.model, store.fingerprint.spec
+    source = store.provenance.get("source", "a model of unknown origin")
+    frames = f"of layers {_ranges(store.frame_layers)}" if store.frame_layers else "no"
+    lines = [
+        f"{store.path}: {summary['rows']:,} rows of {summary['clips']:,} clips",
+        f"  audio     {summary['hours']:.2f} h",
+        f"  on disk   {summary['bytes']:,} bytes in {summary['shards']:,} shards",
+        f"  model     {source}, weights {model.weights_sha256[:12]}, {model.precision}",
+        f"  layers    {_ranges(store.layers)} of {model.num_states}, {spec.dtype}",
+        f"  pooled    {', '.join(store.pools)}",
+        f"  frames    {frames}",
+        f"  logits    {', '.join(model.classes) if store.has_logits else 'no'}",
+        f"  rows are  {'windows' if spec.segments else 'clips'}; {spec.preprocess}, "
+        f"{spec.window:g} s every {spec.hop:g} s",
+        f"  columns   {', '.join(summary['manifest_columns']) or 'none'}",
+        f"  settings  {store.fingerprint.key[:16]}",
+    ]
+    lines += _list("warnings", [f"{name!r}: {text}" for name, text in summary["warnings"].items()])
+    lines += _list(
         "failed",
-        [
-            f"{failure['id']!r} ({failure['kind']}, {failure['attempts']} x): {failure['reason']}"
-            for failure in summary["failures"]
-        ],
+        [f"{one.id!r} ({one.kind}, {one.attempts} x): {one.reason}" for one in store.failures],
     )
-    _show_list("still to extract", [repr(name) for name in summary["pending"]])
+    lines += _list("still to extract", [repr(name) for name in summary["pending"]])
+    for line in lines:
+        print(printable(line))
 
 
-def _show_list(title: str, lines: list[str]) -> None:
+def _list(title: str, lines: list[str]) -> list[str]:
     if not lines:
-        return
-    print(f"  {title}: {len(lines):,}")
-    for line in lines[:SHOWN]:
-        print(f"    {_printable(line)}")
-    if len(lines) > SHOWN:
-        print(f"    ... and {len(lines) - SHOWN:,} more (--json lists all)")
+        return []
+    more = [f"    ... and {len(lines) - SHOWN:,} more (--json lists all)"]
+    return [
+        f"  {title}: {len(lines):,}",
+        *(f"    {line}" for line in lines[:SHOWN]),
+        *(more if len(lines) > SHOWN else []),
+    ]
 
 
-def _printable(text: str) -> str:
-    """Text with escapes for undecodable bytes of file names, which a terminal refuses."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _ranges(numbers: list[int]) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
     """0, 1, 2, 5 as ``0-2,5``."""
     parts: list[list[int]] = []
     for number in numbers:

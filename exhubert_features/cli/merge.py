@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .wording import printable, some
+
 SHOWN = 10  # repeated clips named
 
 
@@ -23,12 +25,12 @@ def run(options: argparse.Namespace) -> int:
     from ..store import FeatureStore, merge
 
     merged = merge(options.stores, options.output)
-    print(f"{options.output}: {len(merged.store):,} rows")
+    print(printable(f"{options.output}: {len(merged.store):,} rows"))
     if merged.repeated:
-        names = ", ".join(map(repr, merged.repeated[:SHOWN]))
-        more = ", ..." if len(merged.repeated) > SHOWN else ""
-        print(f"in more than one store, kept once: {len(merged.repeated):,} clips ({names}{more})")
+        names = some(merged.repeated, SHOWN)
+        print(f"in more than one store, kept once: {len(merged.repeated):,} clips ({names})")
     for source in options.stores:
         if pending := FeatureStore(source).pending:
-            print(f"note: {len(pending):,} clips of {source} are still to be extracted")
+            left = f"{len(pending):,} clips of {source}"
+            print(printable(f"note: {left} are still to be extracted"))
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .wording import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -17,7 +19,8 @@ def run(options: argparse.Namespace) -> int:
     from ..store import FeatureStore, pack
 
     packed = pack(options.store, options.file)
-    print(f"{options.file}: {len(packed):,} rows, {packed.stored_bytes:,} bytes")
+    print(printable(f"{options.file}: {len(packed):,} rows, {packed.stored_bytes:,} bytes"))
     if pending := FeatureStore(options.store).pending:
-        print(f"note: {len(pending):,} clips of {options.store} are still to be extracted")
+        left = f"{len(pending):,} clips of {options.store}"
+        print(printable(f"note: {left} are still to be extracted"))
     return 0

@@ -58,13 +58,13 @@ class Predicted:
         return {name: float(row[name]) for name in self.classes}
 
     def text(self, form: str) -> str:
-        """The whole of it as ``table``, ``json`` or ``csv``."""
+        """Write the whole of it as ``table``, ``json`` or ``csv``."""
         if form == "json":
             return self.json()
         return self.csv() if form == "csv" else "".join(f"{line}\n" for line in self.lines())
 
     def content(self, suffix: str) -> bytes:
-        """The whole of it as a file of that suffix."""
+        """Write the whole of it as a file of that suffix."""
         if suffix == ".parquet":
             buffer = io.BytesIO()
             self._with_levels().to_parquet(buffer, index=False)
@@ -74,7 +74,7 @@ class Predicted:
         return self.csv("\t" if suffix == ".tsv" else ",").encode()
 
     def csv(self, separator: str = ",") -> str:
-        """A row for each prediction, and for each clip that failed, with its error."""
+        """Make a row for each prediction, and for each clip that failed, with its error."""
         rounded = self._with_levels().round(6)
         return rounded.to_csv(index=False, sep=separator, lineterminator="\n")
 
@@ -104,7 +104,7 @@ class Predicted:
             yield f"  {row['start']:7.1f} - {row['end']:7.1f} s  {self._summary(row)}"
 
     def _describe(self, row: Row) -> dict[str, Any]:
-        """A prediction as JSON data."""
+        """Turn a prediction into JSON data."""
         described: dict[str, Any] = {name: row[name] for name in ("id", "file", "start", "end")}
         described["warnings"] = row["warnings"].split(", ") if row["warnings"] else []
         if not self.classes:
@@ -114,7 +114,7 @@ class Predicted:
         return described | marginals(probabilities)
 
     def _with_levels(self) -> pd.DataFrame:
-        """The flat table, and each level of arousal and valence as ``arousal_high``."""
+        """Make the flat table, and each level of arousal and valence as ``arousal_high``."""
         levels = marginals({name: self.flat[name] for name in self.classes})
         shares = {
             f"{name}_{level}": share
@@ -124,7 +124,7 @@ class Predicted:
         return self.flat.assign(**shares)
 
     def _summary(self, row: Row) -> str:
-        """The likeliest class, arousal and valence in one line."""
+        """Put the likeliest class, arousal and valence into one line."""
         if not self.classes:
             return f"{self.target} {row[self.target]:.4g}"
         width = max(map(len, self.classes))

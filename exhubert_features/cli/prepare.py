@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked(options: argparse.Namespace) -> str:
-    """The format, where the options make sense together."""
+    """Choose the format, where the options make sense together."""
     from ..errors import UsageError
 
     for name in ("corpus", "root", "output"):

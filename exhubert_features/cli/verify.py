@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wording import count
+from .wording import count, printable, some
 
 if TYPE_CHECKING:
     from ..store import FeatureStore, Verification
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deep",
         action="store_true",
-        help="also each row against its checksum from extraction, and for NaN and infinity",
+        help="also each vector against its checksum from extraction, and for NaN and infinity",
     )
     parser.add_argument(
         "--repair",
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         if left := verify(options.store, deep=options.deep).problems:
             print(f"{len(left)} problems remain after the repair")
         else:
-            print(f"repaired: what was damaged is in {options.store / 'quarantine'}")
+            print(printable(f"repaired: what was damaged is in {options.store / 'quarantine'}"))
             _show_pending(FeatureStore(options.store))
     else:
         print("run again with --repair to take it out, then extract again")
@@ -54,17 +54,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(found: Verification) -> None:
     for problem in found.problems:
-        print(f"{problem.kind}: {problem.path}: {problem.detail}")
+        print(printable(f"{problem.kind}: {problem.path}: {problem.detail}"))
     state = f"{len(found.problems)} problems" if found.problems else "all is well"
-    print(
-        f"{found.path}: {state}; {count(found.rows, 'row')} in {count(found.shards, 'sound shard')}"
-    )
+    sound = f"{count(found.rows, 'row')} in {count(found.shards, 'sound shard')}"
+    print(printable(f"{found.path}: {state}; {sound}"))
 
 
 def _show_pending(store: FeatureStore) -> None:
-    pending = store.pending
-    if not pending:
-        return
-    names = ", ".join(map(repr, pending[:SHOWN]))
-    more = f" and {len(pending) - SHOWN:,} more" if len(pending) > SHOWN else ""
-    print(f"the next extract of the same source will make {len(pending):,} clips: {names}{more}")
+    if pending := store.pending:
+        names = some(pending, SHOWN)
+        print(f"the next extract of the same source will make {len(pending):,} clips: {names}")

@@ -1,6 +1,8 @@
-"""Numbers for people."""
+"""Numbers and names for people."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def count(number: int, noun: str) -> str:
@@ -22,3 +24,25 @@ def size(count: float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def printable(text: object) -> str:
+    """Text with escapes for what a terminal refuses, obeys or hides.
+
+    Undecodable bytes of file names, control characters, marks that turn the writing direction.
+
+    Examples
+    --------
+    >>> printable("caf\u00e9 \x1b[2J \u202e")
+    'caf\xe9 \\\\x1b[2J \\\\u202e'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
+
+
+def some(names: Sequence[str], shown: int) -> str:
+    """Give the first few names, quoted, and how many more there are."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return printable(", ".join(map(repr, names[:shown]))) + more

@@ -83,12 +83,12 @@ class Corpus:
 
 
 def rule(pattern: str) -> re.Pattern[str]:
-    """A rule for paths: the pattern, below any folders and before any suffix."""
+    """Make a rule for paths: the pattern, below any folders and before any suffix."""
     return re.compile(rf"(?:.*/)?{pattern}\.[^./]+")
 
 
 def fits(pattern: re.Pattern[str] | None, name: str) -> re.Match[str] | None:
-    """The match of a whole path, its accents in one form; None also without a pattern."""
+    """Match a whole path, its accents in one form; None also without a pattern."""
     return pattern.fullmatch(unicodedata.normalize("NFC", name)) if pattern else None
 
 

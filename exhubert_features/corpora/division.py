@@ -28,7 +28,7 @@ class Division:
     shared: tuple[str, ...] = ()
 
     def assign(self, clips: Sequence[Clip]) -> list[Clip]:
-        """The clips with their split and fold."""
+        """Give the clips their split and fold."""
         folds = self.folds(clips)
         splits = self.split(clips) if self.split else _split_by_folds(folds)
         return [
@@ -71,18 +71,18 @@ def dealt(count: int = 5) -> Assignment:
 
 
 def named(*, dev: Collection[str] = (), test: Collection[str]) -> Assignment:
-    """A split by lists of speakers; all others are for training."""
+    """Split by lists of speakers; all others are for training."""
     parts = {**dict.fromkeys(dev, DEV), **dict.fromkeys(test, TEST)}
     return lambda clips: [parts.get(clip.speaker, TRAIN) for clip in clips]
 
 
 def given(clips: Sequence[Clip]) -> list[str]:
-    """The split that the corpus itself gives."""
+    """Take the split that the corpus itself gives."""
     return [clip.split for clip in clips]
 
 
 def united(clips: Sequence[Clip]) -> list[str]:
-    """A name for what each clip belongs to: clips that share any owner have the same one."""
+    """Name what each clip belongs to: clips that share any owner have the same name."""
     parents: dict[str, str] = {}
 
     def find(name: str) -> str:

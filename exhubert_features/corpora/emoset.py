@@ -53,7 +53,7 @@ def names_in_use() -> dict[str, str]:
 
 
 def facts_of(parser: str) -> Facts | None:
-    """The facts of the corpus that a parser reads; None for the generic one."""
+    """Look up the facts of the corpus that a parser reads; None for the generic one."""
     return next((facts for facts in emoset().values() if facts.parser == parser), None)
 
 

@@ -27,7 +27,7 @@ def manifest_rows(prepared: Prepared) -> list[dict[str, str]]:
 
 
 def as_csv(rows: Sequence[dict[str, str]]) -> str:
-    """The text of a CSV manifest."""
+    """Write the text of a CSV manifest."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -36,7 +36,7 @@ def as_csv(rows: Sequence[dict[str, str]]) -> str:
 
 
 def as_speechbrain(rows: Sequence[dict[str, str]]) -> str:
-    """The text of a SpeechBrain manifest, ``{id: {"wav": "{data_root}/...", ...}}``.
+    """Write the text of a SpeechBrain manifest, ``{id: {"wav": "{data_root}/...", ...}}``.
 
     ``label6`` is a number where there is one; ``start`` and ``end`` are seconds and stand there
     for parts of files only.

@@ -166,7 +166,7 @@ def _conflict(corpus: Corpus, tree: Tree, first: Clip, other: Clip) -> bool:
 
 
 def _nothing_fits(corpus: Corpus, tree: Tree, media: Sequence[str]) -> CorpusError:
-    """The error for a folder in which no file fits, with the likeliest remedy."""
+    """Make the error for a folder in which no file fits, with the likeliest remedy."""
     remedy = ""
     absolute = tree.root.resolve()
     for folder in absolute.parents[:ABOVE]:

@@ -35,7 +35,7 @@ HOMES = {"home", "homes", "users", "user", "scratch", "media"}
 
 
 def find_corpus(text: str) -> str | None:
-    """The corpus out of the 37 that a name, title or path speaks of, or None.
+    """Find the corpus out of the 37 that a name, title or path speaks of, or None.
 
     ``emodb``, ``/data/EMO-DB_v1/wav`` and ``The Toronto emotional speech set (TESS)`` are
     recognised; short and common names such as ``DES`` only when they are the whole text, or a
@@ -45,7 +45,7 @@ def find_corpus(text: str) -> str | None:
 
 
 def recognise(hints: Iterable[str] = (), files: Iterable[str] = ()) -> dict[str, str]:
-    """The corpora that names and files speak of, each with what gave it away.
+    """Find the corpora that names and files speak of, each with what gave it away.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def seen_in_training(
     architecture: str | None,
     source: str | None,
 ) -> str | None:
-    """A warning when the encoder may have been fine-tuned on a corpus at hand.
+    """Warn when the encoder may have been fine-tuned on a corpus at hand.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class SixClassMap:
     rows: Mapping[tuple[str, str], Mapped]
 
     def find(self, label: str, corpus: str = "") -> Mapped | None:
-        """The row for a label of a corpus; None where there is none."""
+        """Find the row for a label of a corpus; None where there is none."""
         word = _word(label)
         return self.rows.get((corpus, word)) or self.rows.get(("", word))
 
@@ -60,7 +60,7 @@ class SixClassMap:
 
 @cache
 def shipped_map() -> SixClassMap:
-    """The package's own table."""
+    """Read the package's own table."""
     path = Path(__file__).with_name("six_classes.csv")
     rows: dict[tuple[str, str], Mapped] = {}
     with path.open(encoding="utf-8", newline="") as stream:
@@ -78,7 +78,7 @@ def shipped_map() -> SixClassMap:
 
 
 def read_map(path: Path) -> SixClassMap:
-    """The package's table under the user's own rows.
+    """Lay the user's own rows over the package's table.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def read_map(path: Path) -> SixClassMap:
 def _without_synonyms(
     rows: dict[tuple[str, str], Mapped], own: Mapping[tuple[str, str], Mapped]
 ) -> dict[tuple[str, str], Mapped]:
-    """The shipped rows, where a word of the user's moves all synonyms of it along."""
+    """Take the shipped rows; a word of the user's moves all synonyms of it along."""
     moved = {rows[key].label: mapped for key, mapped in own.items() if key in rows}
     return {key: moved.get(row.label, row) for key, row in rows.items()}
 

@@ -28,7 +28,7 @@ def summary_lines(prepared: Prepared) -> Iterator[str]:
 
 
 def list_lines() -> Iterator[str]:
-    """The 37 corpora of EmoSet++ as a table, and how those without a parser are read."""
+    """List the 37 corpora of EmoSet++ in a table, and how those without a parser are read."""
     rows = [("corpus", "prepare as", "languages", "size", "access", "licence")]
     for facts in emoset().values():
         size, languages = facts.size, facts.languages or "?"
@@ -47,7 +47,7 @@ def list_lines() -> Iterator[str]:
 
 
 def map_lines() -> Iterator[str]:
-    """The six-class map as CSV, to begin one's own with."""
+    """Write the six-class map as CSV, to begin one's own with."""
     yield "label,class,status,alternative"
     for mapped in dict.fromkeys(shipped_map().rows.values()):
         numbers = ["" if n is None else str(n) for n in (mapped.number, mapped.alternative)]

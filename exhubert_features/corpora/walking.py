@@ -51,7 +51,7 @@ def walk(root: Path) -> Tree:
 
 
 def read_text(path: Path) -> str:
-    """A label file's text, in UTF-8 or else in the Western encoding of its time."""
+    """Read a label file's text, in UTF-8 or else in the Western encoding of its time."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -63,7 +63,7 @@ def read_text(path: Path) -> str:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a file at first sight; empty when nothing is."""
+    """Say what is wrong with a file at first sight; nothing when nothing is."""
     try:
         if path.stat().st_size == 0:
             return "is empty: the archive was not unpacked whole"

@@ -12,7 +12,7 @@ from .labels import Labels
 STRATA = 5  # quantiles of a numeric target that stand in for classes
 
 
-def strata(labels: Labels) -> np.ndarray:
+def _strata(labels: Labels) -> np.ndarray:
     """Return classes (N,), or which fifth of the sorted values each clip falls in."""
     if labels.task == "classification":
         return labels.values
@@ -38,7 +38,7 @@ def deal(
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    classes = np.unique(strata(labels)[rows], return_inverse=True)[1]
+    classes = np.unique(_strata(labels)[rows], return_inverse=True)[1]
     names, numbers = np.unique(owners, return_inverse=True)
     count = min(folds, len(names))
     if count < 2:

@@ -41,13 +41,13 @@ class Basis:
 
 
 def basis_of(groups: np.ndarray | None, clips: int) -> Basis:
-    """What intervals rest on: clips where no group, one, or a group for each clip is known."""
+    """Tell what intervals rest on: clips where no group, one, or a group for each clip is known."""
     _, found = unit_index(groups, clips)
     return found
 
 
 def unit_index(groups: np.ndarray | None, clips: int) -> tuple[np.ndarray, Basis]:
-    """Number (N,) of the unit of each clip, in the order of the groups' names."""
+    """Give the number (N,) of the unit of each clip, in the order of the groups' names."""
     if groups is not None:
         if groups.shape != (clips,):
             raise UsageError(f"groups have shape {groups.shape}", expected=f"({clips},)")

@@ -45,7 +45,7 @@ class Units:
     sizes: np.ndarray
 
     def total(self) -> np.ndarray:
-        """Sums (...) over all clips."""
+        """Sum (...) over all clips."""
         return np.tensordot(self.counts, self.sums, axes=1)
 
 
@@ -70,7 +70,7 @@ class Spread:
 
 
 def jackknife(units: Units, statistic: Statistic) -> Spread:
-    """The figure of all clips, and how it varies when each unit in turn is left out."""
+    """Compute the figure of all clips, and how it varies when each unit in turn is left out."""
     whole, sizes = units.total(), units.counts @ units.sizes
     value = float(statistic(whole))
     scale, freedom = _reference(units)
@@ -152,7 +152,7 @@ def moment_units(truth: np.ndarray, predictions: np.ndarray, index: np.ndarray) 
 
 
 def keeping_classes(statistic: Statistic, whole: np.ndarray) -> Statistic:
-    """A class whose last clip was left out keeps it, so that the figure stays the same quantity."""
+    """Let a class whose last clip is left out keep it: the figure stays the same quantity."""
 
     def kept(confusion: np.ndarray) -> np.ndarray:
         there = confusion.sum(axis=-1, keepdims=True) > 0

@@ -141,7 +141,7 @@ def _match_files(files: Sequence[str], labels: Iterable[str]) -> list[str | None
 
 
 def _match_moved_files(clips: Table, labels: Iterable[str]) -> tuple[list[str | None], str]:
-    """The same where the corpus lies in another folder than when the table was written.
+    """Join where the corpus lies in another folder than when the table was written.
 
     One folder of the table then stands for one of the clips: the pair under which most path
     parts agree. Without a clear winner nothing matches.

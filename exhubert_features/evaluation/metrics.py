@@ -40,7 +40,7 @@ def validate_values(truth: np.ndarray, prediction: np.ndarray) -> None:
             raise UsageError(f"{name} has {np.sum(~np.isfinite(values))} NaN or infinite values")
 
 
-def validate_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> None:
+def _validate_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> None:
     """Raise UsageError unless ``probabilities`` is (N, C), finite, non-negative, rows sum to 1."""
     if probabilities.ndim != 2 or len(probabilities) != len(truth):
         raise UsageError(
@@ -64,7 +64,7 @@ def _validate_pair(truth: np.ndarray, prediction: np.ndarray) -> None:
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C): rows are the true classes, columns the predicted ones."""
+    """Count (C, C): rows are the true classes, columns the predicted ones."""
     validate_classes(truth, prediction, classes)
     cells = np.bincount(truth * classes + prediction, minlength=classes * classes)
     return cells.reshape(classes, classes)
@@ -105,7 +105,7 @@ def _mean_over_present(figures: np.ndarray, confusion: np.ndarray) -> np.ndarray
 
 
 def moments(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Sums (N, 7) that Pearson, CCC and MAE are made of.
+    """Compute the sums (N, 7) that Pearson, CCC and MAE are made of.
 
     Both are shifted by the same constant, which changes none of the three but keeps the
     squares small, so that differences of large sums lose no digits.
@@ -170,7 +170,7 @@ def _figure(statistic: Statistic, truth: np.ndarray, prediction: np.ndarray) -> 
 
 def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean squared distance (0 to 2) between the probabilities and the one-hot truth."""
-    validate_probabilities(truth, probabilities)
+    _validate_probabilities(truth, probabilities)
     one_hot = np.eye(probabilities.shape[1])[truth]
     return float(((probabilities - one_hot) ** 2).sum(axis=1).mean())
 
@@ -182,7 +182,7 @@ def calibration_bins(
 
     Confidence is the largest probability of a clip; empty bins hold NaN.
     """
-    validate_probabilities(truth, probabilities)
+    _validate_probabilities(truth, probabilities)
     confidence = probabilities.max(axis=1)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     clips = np.bincount(index, minlength=bins)
@@ -209,7 +209,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
+    """Find the T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
 
     The loss is convex in 1/T, so its slope in 1/T changes sign once: bisection finds it.
     """

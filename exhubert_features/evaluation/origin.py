@@ -73,7 +73,7 @@ def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
 
 
 def _meta_hints(store: FeatureStore) -> list[str]:
-    """What the rows' own columns say of the corpus, each saying once."""
+    """Collect what the rows' own columns say of the corpus, each saying once."""
     rows = [json.loads(meta) for meta in dict.fromkeys(store.column("meta"))]
     said = [row.get(key, "") for row in rows for key in ("corpus", "dataset", "database")]
     return list(dict.fromkeys(filter(None, said)))

@@ -216,7 +216,7 @@ class Outcome:
         )
 
     def _folds(self) -> list[Fold]:
-        """The folds without what they were trained on, whose positions hold here only."""
+        """Take the folds without what they were trained on, whose positions hold here only."""
         return [replace(fold, train=fold.train[:0], inner=()) for fold in self.protocol.folds]
 
     def _fold_names(self) -> np.ndarray:

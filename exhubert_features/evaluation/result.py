@@ -85,6 +85,8 @@ class Evaluation(Outcome):
 
         Parameters
         ----------
+        folder
+            Where to; made when absent.
         command
             What was typed, for the report.
         embed_audio
@@ -103,7 +105,20 @@ class Evaluation(Outcome):
         )
 
     def content(self, *, command: str = "", made: str = "") -> Report:
-        """Return what a report shows; ``made`` is its date, now if not given."""
+        """Collect what a report shows.
+
+        Parameters
+        ----------
+        command
+            What was typed.
+        made
+            The date; now if not given.
+
+        Returns
+        -------
+        Report
+            Data alone: arrays, figures and words.
+        """
         tested, origin = self.tested, self.origin
         groups = tested.groups if tested.group else None
         return Report(

@@ -255,7 +255,7 @@ def _numbered(parts: np.ndarray) -> list[str]:
 
 
 def _given(labels: Labels, options: SplitOptions) -> _Outer:
-    """The split column: train, development and test sets, or one fold per name."""
+    """Follow the split column: train, development and test sets, or one fold per name."""
     if labels.splits is None:
         raise LabelError("there is no split column", remedy="Name it with --split-column")
     names = sorted(set(labels.splits.tolist()))

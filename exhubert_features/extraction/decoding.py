@@ -22,7 +22,7 @@ Decoded = np.ndarray | AudioError
 
 
 def load_clip(clip: PlannedClip, plan: Plan, channel: int | None) -> Decoded:
-    """A planned clip's samples at 16 kHz, or why there are none."""
+    """Read a planned clip's samples at 16 kHz, or say why there are none."""
     try:
         if clip.id in plan.arrays:
             return read_array(clip.id, *plan.arrays[clip.id])

@@ -100,7 +100,7 @@ def _entry(cells: Mapping[str, str], folder: Path, data_root: str | None) -> Ent
 
 
 def _position(text: str) -> float | None:
-    """A position as a number, or as audformat's ``0 days 00:00:01.5``; None when not given."""
+    """Read a position, a number or audformat's ``0 days 00:00:01.5``; None when not given."""
     if text in ("", "NaT"):
         return None
     try:

@@ -173,7 +173,7 @@ class Extraction:
             When the store was made with other weights or settings.
         """
         from ..store import FeatureStore
-        from ..store.ledger import require_same
+        from ..store.journal import require_same
 
         path = Path(path)
         if not (path / "store.json").is_file():
@@ -210,7 +210,7 @@ class Extraction:
         FeatureStore
             The store, opened; clips that failed are its ``failures``.
         """
-        from ..store import FeatureStore
+        from ..store import FeatureStore, ShardLimits
 
         def report(state: WriteProgress) -> None:
             self._progress.failed = state.failed - len(self.rejected)  # the store refuses, too
@@ -218,7 +218,8 @@ class Extraction:
                 on_progress(state)
 
         with self._watched(self.outstanding(path), shown=progress):
-            return FeatureStore.write(path, self, shard_clips=shard_clips, on_progress=report)
+            limits = ShardLimits(clips=shard_clips)
+            return FeatureStore.write(path, self, limits=limits, on_progress=report)
 
     @contextmanager
     def _watched(self, clips: Iterable[PlannedClip], *, shown: bool) -> Iterator[None]:
@@ -232,7 +233,7 @@ class Extraction:
             self._progress = Progress(0, 0.0, shown=False)
 
     def _narrowed(self, layer: int, pool: str) -> Extraction:
-        """The same clips with one vector each."""
+        """Plan the same clips with one vector each."""
         spec = replace(self.spec, layers=(layer,), pools=(pool,), frame_layers=(), logits=False)
         options = {"batch_size": self.batch_size, "workers": self._workers}
         return Extraction(self.plan, self.encoder, spec, strict=self._strict, **options)

@@ -147,7 +147,7 @@ def _plan_entry(
 
 
 def _clip_sha256(audio: AudioFile, start: float, end: float | None) -> str:
-    """The file's hash; for a part of it the bounds too, so that moving them is a change."""
+    """Hash the file; for a part of it the bounds too, so that moving them is a change."""
     if not start and end is None:
         return audio.sha256
     first, stop = segment_bounds(audio.path, audio.frames, audio.rate, start, end)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LINE_SECONDS = 30.0  # between lines where there is no terminal to draw a bar on
 SETTLED_SECONDS = 10.0  # of measuring before a guess at the time left is worth showing
 SETTLED_SHARE = 0.1  # of the work, the same
+SLOWEST = 0.1  # clips a second; of less than that, seconds of audio tell more
 
 
 class Progress:
@@ -74,7 +75,7 @@ class Progress:
         if self.failed:
             parts.append(f"{self.failed:,} failed")
         share = self._audio / self._seconds if self._seconds else 1.0
-        if self._bar is None and self._clips == 1 and share < 1:
+        if self._bar is None and self._clips == 1 and not self._done:
             parts.append(f"{100 * share:.0f} %")
         return ", ".join(parts + self._speed())
 
@@ -89,10 +90,11 @@ class Progress:
             return []
         speed = heard / elapsed
         parts = [f"{speed:.1f}x real time"]
-        if self._clips > 1:
-            parts.insert(0, f"{(self._done - clips) / elapsed:.1f} clips/s")
+        pace = (self._done - clips) / elapsed
+        if pace >= SLOWEST:
+            parts.insert(0, f"{pace:.1f} clips/s")
         settled = elapsed >= SETTLED_SECONDS or heard >= SETTLED_SHARE * self._seconds
-        if settled and self._audio < self._seconds:
+        if settled and self._done < self._clips:
             parts.append(f"{_about((self._seconds - self._audio) / speed)} left")
         return parts
 
@@ -113,7 +115,7 @@ def _about(seconds: float) -> str:
 
 
 def _open_bar(seconds: float, stream: TextIO) -> tqdm[Any] | None:
-    """A bar where the stream is a terminal."""
+    """Open a bar where the stream is a terminal."""
     if not stream.isatty():
         return None
     from tqdm import tqdm

@@ -163,7 +163,7 @@ def _read_table(source: pd.DataFrame | pd.Index, root: str | None) -> Iterator[E
 
 
 def _cell(value: Any) -> str:
-    """A cell as text: nothing for what is missing, seconds for a timedelta."""
+    """Turn a cell into text: nothing for what is missing, seconds for a timedelta."""
     import pandas
 
     if value is None or (np.ndim(value) == 0 and pandas.isna(value)):

@@ -25,7 +25,7 @@ def descend(
 ) -> None:
     """Fit a head on the clips at ``rows`` for a number of epochs."""
     with torch.random.fork_rng(devices=[]):
-        descent = Descent(head, features, labels, rows, options)
+        descent = _Descent(head, features, labels, rows, options)
         for _ in range(epochs):
             descent.epoch()
 
@@ -41,7 +41,7 @@ def descend_until_worse(
     """Epochs with the least loss on the clips at ``held``, and their outputs (n, C) then."""
     best_loss, best_epoch, best_outputs = np.inf, 0, np.empty(0)
     with torch.random.fork_rng(devices=[]):
-        descent = Descent(head, features, labels, rows, options)
+        descent = _Descent(head, features, labels, rows, options)
         for epoch in range(1, options.epochs + 1):
             descent.epoch()
             loss, outputs = descent.held_loss(held)
@@ -57,7 +57,7 @@ def descend_until_worse(
     return best_epoch, best_outputs
 
 
-class Descent:
+class _Descent:
     """A head on its way; call inside ``fork_rng``, for dropout draws from the global state."""
 
     def __init__(

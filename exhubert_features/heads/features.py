@@ -38,10 +38,12 @@ class HeadConfig:
 
     @property
     def task(self) -> Literal["classification", "regression"]:
+        """Tell whether the head names classes or gives a value."""
         return "classification" if self.classes else "regression"
 
     @property
     def outputs(self) -> int:
+        """Tell how many outputs the head has: one a class, or the value."""
         return len(self.classes) or 1
 
 
@@ -49,11 +51,16 @@ class FeatureRow(Protocol):
     """What a head reads of :class:`~.records.ClipFeatures` or a store's row."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Name of the row."""
+
     @property
-    def pooled(self) -> np.ndarray: ...  # (L, P, D)
+    def pooled(self) -> np.ndarray:
+        """(L, P, D)."""
+
     @property
-    def frames(self) -> np.ndarray | None: ...  # (F, T, D)
+    def frames(self) -> np.ndarray | None:
+        """(F, T, D), or None."""
 
 
 class Batch(NamedTuple):

@@ -72,7 +72,7 @@ def refuse_existing(directory: str | Path) -> None:
 
 
 def load_head(path: str | Path) -> Head:
-    """A head in eval mode from its folder or its ``head.json``.
+    """Load a head, in eval mode, from its folder or its ``head.json``.
 
     Raises
     ------

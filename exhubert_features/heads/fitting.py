@@ -65,7 +65,7 @@ def outputs_of(head: Head, features: LabelledFeatures, rows: np.ndarray) -> np.n
 def _prepared(
     features: LabelledFeatures, labels: Labels, rows: np.ndarray, options: FitOptions
 ) -> Head:
-    """A fresh head, standardised on ``rows`` only."""
+    """Build a fresh head, standardised on ``rows`` only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         head = build_head(features.config)
@@ -103,7 +103,7 @@ def _choose_strength(
     name: str,
     grid: Sequence[float],
 ) -> Choice:
-    """The strength of a linear map that scores best on the inner folds."""
+    """Find the strength of a linear map that scores best on the inner folds."""
     shape = (len(grid), len(labels), features.config.outputs)
     outputs = np.full(shape, np.nan, dtype=np.float32)
     stretches = np.ones(len(grid))
@@ -164,7 +164,7 @@ def _discriminants(
     grid: Sequence[float],
     options: FitOptions,
 ) -> list[LinearMap]:
-    """The probe's own fit: linear discriminant analysis, or ridge in closed form."""
+    """Fit as the probe does: linear discriminant analysis, or ridge in closed form."""
     values = torch.from_numpy(targets)
     wanted = torch.eye(classes)[values] if classes else values.float()[:, None]
     sums = BlockSums(standardised, wanted, [len(targets)], classification=classes > 0)

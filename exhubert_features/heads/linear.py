@@ -28,6 +28,7 @@ class LinearMap:
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
+        """Map (N, D) to (N, C)."""
         return torch.addmm(self.bias, features, self.weight.T)
 
 
@@ -96,7 +97,7 @@ class BlockSums:
         return maps
 
     def for_raw_features(self, fitted: LinearMap) -> LinearMap:
-        """The same map for features as they were given."""
+        """Return the same map for features as they were given."""
         weight = fitted.weight / self._scale
         return LinearMap(weight=weight, bias=fitted.bias - weight @ self._centre)
 

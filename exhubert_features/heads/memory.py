@@ -53,7 +53,7 @@ def _audio(labels: Labels) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
-    """The groups that share audio were united as ``a + b``."""
+    """Take apart the name of groups that share audio, united as ``a + b``."""
     return name.split(" + ")
 
 

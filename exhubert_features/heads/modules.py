@@ -156,6 +156,7 @@ class LinearHead(Head):
         self.linear = nn.Linear(self.mean.numel(), config.outputs)
 
     def score(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Map (B, L, P, D) to (B, C)."""
         return self.linear(features.flatten(1))
 
 
@@ -173,6 +174,7 @@ class MLPHead(Head):
         )
 
     def score(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Map (B, L, P, D) to (B, C)."""
         return self.layers(features.flatten(1))
 
 
@@ -185,6 +187,7 @@ class WeightedHead(Head):
         self.linear = nn.Linear(self.mean[0].numel(), config.outputs)
 
     def score(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Map (B, L, P, D) to (B, C)."""
         weights = self.layer_logits.softmax(dim=0)
         return self.linear(torch.einsum("l,blf->bf", weights, features.flatten(2)))
 
@@ -202,6 +205,7 @@ class AttentionHead(Head):
         self.linear = nn.Linear(config.width, config.outputs)
 
     def score(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Map (B, L, T, D) and their lengths to (B, C)."""
         frames = torch.einsum("l,bltd->btd", self.layer_logits.softmax(dim=0), features)
         relevance = self.attention(frames).squeeze(-1)
         if lengths is not None:
@@ -227,7 +231,7 @@ HEADS: dict[Kind, type[Head]] = {
 
 
 def build_head(config: HeadConfig) -> Head:
-    """An untrained head."""
+    """Build an untrained head."""
     if config.kind not in HEADS:
         raise UsageError(f"kind is {config.kind!r}", expected=f"one of {', '.join(HEADS)}")
     if (config.kind == "attention") == bool(config.pools):

@@ -62,6 +62,8 @@ def probe(
         ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    seed
+        Of how folds are dealt.
     repeats
         Deal the folds so many times, with other seeds, to see how much that changes.
     on_progress

@@ -55,6 +55,8 @@ def evaluate(
         How labels reach clips, where the defaults do not fit.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    seed
+        Of chance in the map of the features that a report shows.
 
     Returns
     -------

@@ -117,6 +117,8 @@ def train(
         ``logits`` or tables of other features, to be compared with in the same folds.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
+    seed
+        Of what is left to chance: how folds are dealt, how heads begin.
     repeats
         Deal the folds so many times, with other seeds, to see how much that changes.
     on_progress
@@ -208,7 +210,7 @@ class _Training:
     tell: Tell
 
     def probe(self, protocol: Protocol) -> Probe | None:
-        """The probe that chooses each fold's layer."""
+        """Run the probe that chooses each fold's layer."""
         if not self.chooses_layer:
             return None
         return run_probe(
@@ -219,7 +221,7 @@ class _Training:
         )  # fmt: skip
 
     def cross_validate(self, protocol: Protocol, probe: Probe | None) -> Outcome:
-        """What each fold's head says of the clips that the fold tests."""
+        """Ask each fold's head about the clips that the fold tests."""
         labels, config = self.labels, self.config
         outputs = np.full((len(labels), config.outputs), np.nan, dtype=np.float32)
         temperatures, chosen = [], []
@@ -248,11 +250,11 @@ class _Training:
         )
 
     def score(self, protocol: Protocol) -> float:
-        """The main figure under other folds."""
+        """Compute the main figure under other folds."""
         return self.cross_validate(protocol, self.probe(protocol)).main.value
 
     def finish(self, outcome: Outcome, setting: dict[str, Any]) -> tuple[Head, np.ndarray]:
-        """The head fitted on all clips, and (N, D) features of them for a picture."""
+        """Fit the head on all clips; also (N, D) features of them for a picture."""
         config = self.config
         if self.chooses_layer:
             config = replace(config, layers=(setting["layer"],))
@@ -268,7 +270,7 @@ class _Training:
 
 
 def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
-    """What a head tells of its training."""
+    """Note what a head tells of its training."""
     main = evaluation.main
     return {
         evaluation.metric: {"value": main.value, "low": main.low, "high": main.high},

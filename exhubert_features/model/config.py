@@ -69,7 +69,7 @@ class ExHuBERTConfig:
                 raise self._refusal(names, expected)
 
     def _rules(self) -> Iterator[tuple[str, bool, list[str]]]:
-        """What must hold between fields: in words, whether it does, and the fields."""
+        """List what must hold between fields: in words, whether it does, and the fields."""
         stacks = ["conv_dim", "conv_kernel", "conv_stride"]
         yield (
             "conv_dim, conv_kernel and conv_stride of one length",
@@ -138,7 +138,7 @@ class ExHuBERTConfig:
         return cls(**values, gated=gated, classes=tuple(classes))
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON data, without ``gated`` and ``classes``."""
+        """Turn it into JSON data, without ``gated`` and ``classes``."""
         data = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()

@@ -79,6 +79,7 @@ class FeatureExtractor(nn.Module):
         self.steps = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+        """Turn waveforms (B, samples) into frames (B, T, D)."""
         hidden = waveforms.unsqueeze(1)
         for layer, (kernel, stride) in zip(self.conv_layers, self.steps, strict=True):
             if lengths is not None:
@@ -104,6 +105,7 @@ class FeatureProjection(nn.Module):
         self.dropout = nn.Dropout(config.feat_proj_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, T, D) of the convolutions to (B, T, D) of the layers."""
         if self.layer_norm is not None:
             hidden = self.layer_norm(hidden)
         return self.dropout(self.projection(hidden))
@@ -121,6 +123,7 @@ class WeightNormConvolution(nn.Module):
         nn.init.normal_(self.weight_v)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Convolve (B, D, T); an even kernel gives one frame more than it is given."""
         direction = self.weight_v.float()
         norm = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
         weight = (direction * (self.weight_g.float() / norm)).to(hidden.dtype)
@@ -141,6 +144,7 @@ class PositionalConvolution(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Compute what to add to (B, T, D)."""
         frames = hidden.shape[1]
         # An even kernel gives one frame too many at the end.
         moved = self.conv(hidden.transpose(1, 2))[..., :frames]
@@ -238,6 +242,7 @@ class EncoderLayer(nn.Module):
         return self.final_layer_norm(hidden + self.feed_forward(hidden))
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Turn the state (B, T, D) before the layer into the one behind it."""
         output = self._transform(hidden, mask)
         if self.gate_bb_linear is not None and not self.identity_gate:
             output = self.gate_bb_linear(output)

@@ -274,7 +274,7 @@ def frame_lengths(samples: Tensor, config: ExHuBERTConfig) -> Tensor:
 def classify_frames(
     hidden: Tensor, frames: Tensor | None, projector: nn.Linear, classifier: nn.Linear
 ) -> Tensor:
-    """The head: project (B, T, D), mean over real frames (all for None), classify: (B, C)."""
+    """Project (B, T, D), take the mean of real frames (all for None), classify: (B, C)."""
     projected = projector(hidden)
     if frames is None:
         return classifier(projected.mean(dim=1))

@@ -94,7 +94,7 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
 
 
 def _headline(report: Report) -> dict[str, Any]:
-    """The main figure in words, and as percentages of the gauge's width."""
+    """Put the main figure into words, and into percentages of the gauge's width."""
     key, interval = report.metric, report.main
     low, place, high = (
         100 * float(np.clip(np.nan_to_num(x), 0, 1))
@@ -135,7 +135,7 @@ def _retrained_words(report: Report) -> str:
 
 
 def _calibration_words(report: Report) -> str:
-    """What was scaled by which temperature, in the mode at hand."""
+    """Say what was scaled by which temperature, in the mode at hand."""
     if not report.fitted:
         return (
             "Nothing was fitted on these clips: “scaled” divides by the temperature that the head "
@@ -155,7 +155,7 @@ def _mistaken(report: Report) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    """The run's own warnings, and how many clips are missing from every figure."""
+    """List the run's own warnings, and how many clips are missing from every figure."""
     warnings = list(report.warnings)
     if report.failures:
         kinds = Counter(str(failure.get("kind", "unknown")) for failure in report.failures)

@@ -65,7 +65,7 @@ _MANY = 40  # names on an axis beyond this number cannot be read
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of every figure, as a context for drawing and for saving."""
+    """Give every figure its look, as a context for drawing and for saving."""
     with rc_context(_STYLE), warnings.catch_warnings():
         # The page shows names in any script; the PNG can only show what its font has.
         warnings.filterwarnings("ignore", r"Glyph \d+")
@@ -73,14 +73,14 @@ def style() -> Iterator[None]:
 
 
 def to_png(figure: Figure) -> bytes:
-    """A figure as PNG, for slides and papers."""
+    """Render a figure as PNG, for slides and papers."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200)
     return stream.getvalue()
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """A figure as an inline SVG in the page's own greys and blue; ``name`` keeps its ids apart."""
+    """Render a figure as SVG in the page's own greys and blue; ``name`` keeps its ids apart."""
     stream = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -113,7 +113,7 @@ def draw_result(metrics: Mapping[str, Interval], chance: float | None) -> Figure
 
 
 def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts (C, C) of truth by prediction, shaded by the share of each row."""
+    """Draw counts (C, C) of truth by prediction, shaded by the share of each row."""
     number = len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _figure(min(max(0.55 * number + 1.6, 2.9), 7.5))
@@ -172,7 +172,7 @@ def draw_layers(curve: LayerCurve, metric: str, chance: float | None) -> Figure:
 
 
 def draw_groups(scores: Sequence[GroupScore], overall: Interval, metric: str) -> Figure:
-    """The score of each group (speaker), sorted, against the overall one."""
+    """Draw the score of each group (speaker), sorted, against the overall one."""
     ordered = sorted(scores, key=lambda group: group.score)
     ranks, values = np.arange(len(ordered)), np.array([group.score for group in ordered])
     named = len(ordered) <= _MANY
@@ -289,6 +289,6 @@ def _point_size(count: int) -> float:
 
 
 def _shorten(name: str, limit: int = 22) -> str:
-    """A name that fits an axis: printable, one line, not longer than ``limit``."""
+    """Shorten a name to fit an axis: printable, one line, not longer than ``limit``."""
     clean = "".join(letter if letter.isprintable() else "·" for letter in name) or "(empty)"
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

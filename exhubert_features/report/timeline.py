@@ -152,7 +152,7 @@ def _draw_wave(axes: Axes, wave: np.ndarray, start: float) -> None:
 
 
 def _draw_curve(axes: Axes, times: np.ndarray, values: np.ndarray, *, shaded: bool) -> None:
-    """A line through the windows, with a dot for each as long as they do not touch."""
+    """Draw a line through the windows, with a dot for each as long as they do not touch."""
     if shaded:
         axes.fill_between(times, values, color=AROUSAL_COLOUR, alpha=0.15, lw=0)
     few = len(times) - 2 <= MOST_DOTS

@@ -101,7 +101,7 @@ def _figures(report: Report) -> dict[str, Figure]:
 
 
 def _summary(report: Report) -> dict[str, Any]:
-    """What ``report.json`` holds, the main result first."""
+    """Collect what ``report.json`` holds, the main result first."""
     name, main = report.metric, report.main
     classes = np.array(report.classes, dtype=object)
     named = {

@@ -62,5 +62,5 @@ class EmotionClassifier(Pretrained):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """The same as :meth:`classify_batch`."""
+        """Do what :meth:`classify_batch` does."""
         return self.classify_batch(wavs, wav_lens)

@@ -208,7 +208,7 @@ class ExHuBERT(nn.Module):
             return self.extract_features(wav, lengths if wav_lens is None else wav_lens)
 
     def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor | LobeOutput:
-        """What :meth:`forward` does, with a graph even when the lobe is frozen."""
+        """Do what :meth:`forward` does, with a graph even when the lobe is frozen."""
         samples = _absolute_lengths(wav, wav_lens)
         clips = split_waveforms(wav, samples)
         batch, seen = prepare_batch(
@@ -251,7 +251,7 @@ class ExHuBERT(nn.Module):
 
 
 def _absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
-    """Samples (B,) out of SpeechBrain's relative lengths."""
+    """Count samples (B,) out of SpeechBrain's relative lengths."""
     if wav.ndim != 2:
         raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
     if wav_lens is None:

@@ -1,17 +1,18 @@
 """The feature store: crash-safe, self-checking HDF5 files. Needs numpy and h5py, never torch."""
 
 from .copying import merge, pack
-from .repair import repair
-from .row import StoredFeatures, UnknownId
+from .features import FeatureStore
+from .journal import StoredFailure
+from .rows import UnknownId
 from .shard import estimate_bytes
-from .store import FeatureStore
-from .update import WriteProgress
-from .verify import Problem, Verification, verify
+from .verify import Damage, Verification, repair, verify
+from .writer import ShardLimits, WriteProgress
 
 __all__ = [
+    "Damage",
     "FeatureStore",
-    "Problem",
-    "StoredFeatures",
+    "ShardLimits",
+    "StoredFailure",
     "UnknownId",
     "Verification",
     "WriteProgress",

@@ -45,12 +45,12 @@ class _Row:
         return f"{self.table}, {self.place}"
 
     def get(self, *names: str) -> str:
-        """The first cell of these columns that holds anything."""
+        """Take the first cell of these columns that holds anything."""
         return first_of(names, self.cells)
 
 
 def generic(tables: Sequence[Path], root: Path, name: str) -> Corpus:
-    """A corpus out of tables.
+    """Make a corpus out of tables.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _candidates(row: _Row, root: Path) -> list[str]:
 
 
 def _absolute(path: Path) -> Path:
-    """The whole path without its ``..``; links stay as they are."""
+    """Write out the whole path without its ``..``; links stay as they are."""
     return Path(os.path.normpath(path.absolute()))
 
 

@@ -41,7 +41,7 @@ class Partitur:
 
 
 def load(tree: Tree) -> Mapping[str, Partitur]:
-    """The Partitur of each session but those of gestures, which are called SMA."""
+    """Read the Partitur of each session but those of gestures, which are called SMA."""
     found: dict[str, Partitur] = {}
     for name in tree.find(r"(?:.*/)?(?P<session>[^/]+)/(?P=session)_(?!SMA)[^/]{3}\.par"):
         path = tree.root / name

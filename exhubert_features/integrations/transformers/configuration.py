@@ -23,7 +23,7 @@ class ExHuBERTHubConfig(PretrainedConfig):
         super().__init__(**{**ExHuBERTConfig().to_dict(), **values})
 
     def to_core(self) -> ExHuBERTConfig:
-        """The same for :class:`exhubert_features.model.ExHuBERTNetwork`."""
+        """Turn it into the configuration of :class:`exhubert_features.model.ExHuBERTNetwork`."""
         names = [self.id2label[index] for index in range(self.num_labels)]
         return ExHuBERTConfig.from_dict(self.to_dict(), gated=True, classes=names)
 
