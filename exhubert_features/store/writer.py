@@ -245,8 +245,8 @@ class Writer:
         wanted = [clip for clip in clips if not self.has(clip.id, clip.audio_sha256)]
         if changed := [clip.id for clip in wanted if clip.id in self.stored]:
             logger.warning(
-                "the audio of %d clips has changed since they were stored, the first is %r: "
-                "they are extracted anew and replace the old",
+                "audio has changed since it was stored (clips: %d, the first: %r): "
+                "it is extracted anew and replaces the old",
                 len(changed),
                 changed[0],
             )
