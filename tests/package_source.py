@@ -35,6 +35,7 @@ class Source:
         self.path, self.package = path, package
         self.text = path.read_text(encoding="utf-8")
         self.tree = ast.parse(self.text)
+        self.nodes = tuple(ast.walk(self.tree))
         self.name = path.relative_to(package).as_posix()  # store/writer.py
         self.unit = self.name.split("/")[0].removesuffix(".py")  # store
         parts = (package.name, *path.relative_to(package).with_suffix("").parts)
@@ -45,8 +46,8 @@ class Source:
         """All imports: those inside functions and below ``if TYPE_CHECKING`` too."""
         folder = (self.package.name, *self.path.parent.relative_to(self.package).parts)
         found = []
-        for node in ast.walk(self.tree):
-            top = node in self.tree.body
+        for node in self.nodes:
+            top = isinstance(node, (ast.Import, ast.ImportFrom)) and node in self.tree.body
             if isinstance(node, ast.Import):
                 found.extend(Import(alias.name, "", top) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -65,7 +66,7 @@ class Source:
     @cached_property
     def functions(self) -> tuple[Function, ...]:
         """All functions and methods."""
-        return tuple(node for node in ast.walk(self.tree) if isinstance(node, FUNCTION))
+        return tuple(node for node in self.nodes if isinstance(node, FUNCTION))
 
 
 @cache

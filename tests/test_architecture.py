@@ -237,7 +237,7 @@ def used_elsewhere(readers: Iterable[Source], modules: Modules) -> set[tuple[str
             if target == f"{one.module}.{one.name}":
                 aliases[one.name] = target
             used.add((target, one.name))
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 used.add((aliases.get(node.value.id, ""), node.attr))
     return used
@@ -315,6 +315,7 @@ def test_help_imports_no_heavy_library() -> None:
     assert run(code).strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_core_works_without_torchaudio_and_speechbrain(tiny_checkpoint: Path) -> None:
     code = f"""
 import sys

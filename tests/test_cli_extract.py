@@ -334,6 +334,7 @@ def test_wording() -> None:
     assert [size(12), size(12_345), size(3e12)] == ["12 bytes", "12.3 KB", "3.0 TB"]
 
 
+@pytest.mark.slow
 def test_bench_extract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--clips", "5", "--hidden", "64", "--folder", str(tmp_path), "--device", "cpu"]
     assert main(["bench", "extract", "--json", *options]) == 0

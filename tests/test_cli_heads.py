@@ -49,6 +49,7 @@ def test_probe_writes_a_report(
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_speakers_as_official_folds(
     assert [fold["test_groups"] for fold in report["folds"]] == [[f"s{n}"] for n in range(8)]
 
 
+@pytest.mark.slow
 def test_a_head_is_not_replaced_in_silence(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_head_is_not_replaced_in_silence(
     assert load_head(tmp_path).config.kind == "linear"
 
 
+@pytest.mark.slow
 def test_the_probes_own_fit_as_a_head_scores_what_the_probe_says(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,7 +126,7 @@ def test_every_reference_leads_somewhere() -> None:
 def names_in(source: Source) -> set[str]:
     """Everything that a file defines: functions, classes, attributes and constants."""
     found = {source.module.rpartition(".")[2]}
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, (*FUNCTION, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):

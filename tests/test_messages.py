@@ -44,7 +44,7 @@ class Text(NamedTuple):
 
 def texts(source: Source) -> Iterator[Text]:
     """Every string with a space in it, but for docstrings."""
-    nodes = list(ast.walk(source.tree))
+    nodes = source.nodes
     statements = {node.value for node in nodes if isinstance(node, ast.Expr)}
     pieces = {piece for node in nodes if isinstance(node, ast.JoinedStr) for piece in node.values}
     remedies = {
@@ -84,7 +84,7 @@ def known_arguments() -> set[str]:
     """Names of arguments of all functions, and of fields of all classes."""
     found = set()
     for source in sources().values():
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 found.update(arguments(node))
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
