@@ -202,14 +202,14 @@ def scan_journal(store: Path, journal: Journal) -> Iterator[tuple[Path, str]]:
             journal.add_failure(stored_failure(unstamped(_read(path))))
         except ValueError as error:
             yield path, str(error)
-    for number, line in enumerate(journal_lines(store), start=1):
+    for number, line in enumerate(_journal_lines(store), start=1):
         try:
             journal.take(unstamped(line))
         except ValueError as error:
             yield store / JOURNAL, f"line {number}: {error}"
 
 
-def journal_lines(store: Path) -> list[bytes]:
+def _journal_lines(store: Path) -> list[bytes]:
     """Lines of the journal; one that has no end was never written whole."""
     return _read(store / JOURNAL).split(b"\n")[:-1]
 

@@ -378,7 +378,7 @@ def _unfit(row: ClipFeatures, dtype: str) -> tuple[str, str] | None:
     """Kind and reason of a row whose numbers cannot be stored."""
     for name in ("pooled", "logits", "frames"):
         array = getattr(row, name)
-        largest = 0.0 if array is None else magnitude(array)
+        largest = 0.0 if array is None else _magnitude(array)
         if np.isnan(largest):
             return "nan", f"{name} of {row.id} hold NaN"
         if name != "logits" and dtype == "float16" and largest > FLOAT16_LARGEST:
@@ -389,7 +389,7 @@ def _unfit(row: ClipFeatures, dtype: str) -> tuple[str, str] | None:
     return None
 
 
-def magnitude(array: np.ndarray) -> float:
+def _magnitude(array: np.ndarray) -> float:
     """Give the largest absolute value; NaN when one is NaN, infinity when one is infinite."""
     if array.dtype == np.float16:
         # Without their sign, the bits of float16 rise from 0 over infinity to NaN, and comparing
