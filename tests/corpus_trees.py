@@ -303,7 +303,7 @@ def smartkom(folder: Folder) -> None:
         "Ratlosigkeit",
         "Restklasse",
     ]
-    for number, speaker in enumerate(("AAA", "AAB", "AAC", "AAD", "AAE", "AAF")):
+    for number, speaker in enumerate(("AAA", "AAB", "AAC", "AAD", "TAE", "TAF")):
         session = f"w{number:03d}_pk"
         lines = ["SAM: 16000\n"]
         lines += [f"TRN: {1600 * turn} 1500 {turn} {session}_{turn}\n" for turn in range(5)]

@@ -255,6 +255,6 @@ def test_a_moved_model_still_works(workplace: Path, fine_tuned: Path) -> None:
     try:
         linked = str(workplace / "savedir_of_moved")
         for savedir in (None, linked):
-            assert foreign_class(source=str(moved), savedir=savedir).labels == tuple(EMOTIONS)
+            assert foreign_class(source=str(moved), savedir=savedir).classes == tuple(EMOTIONS)
     finally:
         moved.rename(fine_tuned)

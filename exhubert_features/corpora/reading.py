@@ -157,12 +157,7 @@ def _rank(corpus: Corpus, file: str) -> tuple[bool, int, int, str]:
 
 
 def _conflict(corpus: Corpus, tree: Tree, first: Clip, other: Clip) -> bool:
-    """Whether two files of one id say different things.
-
-    Of a converted file, and of one that is only a spare, the bytes are not compared.
-    """
-    if first.label != other.label:
-        return True
+    """Whether two files of one id differ; of conversions and spares that is nothing odd."""
     suffixes = {PurePosixPath(clip.file).suffix.lower() for clip in (first, other)}
     if len(suffixes) == 2 or fits(corpus.spare, other.file):
         return False

@@ -34,7 +34,7 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """Everything below a folder but hidden files, and ``__MACOSX`` which mirrors them."""
+    """Everything below a folder but hidden files, among them the ``._name.wav`` of macOS."""
     if not root.is_dir():
         raise UsageError(
             f"{root} is {'no folder' if root.exists() else 'not there'}",
@@ -82,7 +82,7 @@ def _files(root: Path) -> Iterator[Path]:
         kept = []
         for name in sorted(folders):
             real = os.path.realpath(Path(where, name))
-            if not name.startswith(".") and name != "__MACOSX" and real not in entered:
+            if not name.startswith(".") and real not in entered:
                 entered.add(real)
                 kept.append(name)
         folders[:] = kept

@@ -152,7 +152,7 @@ def check(command: object, kind: str, call: int, scratch: Path) -> Iterator[Find
         outcome = command.outcome(folder)
     except Exception as problem:  # noqa: BLE001  any problem is the finding
         outcome = repr(problem)
-    done_already = again.code == 2 and "exists" in again.errors and outcome == command.expected
+    done_already = again.code in (1, 2) and "exists" in again.errors and outcome == command.expected
     if again.code != 0 and not done_already:
         yield finding(f"the next run ends with {again.code}: {again.errors[-400:]}")
     elif outcome != command.expected:
