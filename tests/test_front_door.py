@@ -193,10 +193,10 @@ def test_writing_goes_on_and_lists_failures(
     assert "2 of 2 clips" in capsys.readouterr().err
     soundfile.write(corpus / "d.wav", noise(800), 16_000)
     extraction = encoder.extract(corpus)
-    assert [clip.id for clip in extraction.outstanding(corpus / "store")] == ["d.wav"]
+    assert [clip.id for clip in extraction.missing_in(corpus / "store")] == ["d.wav"]
     extraction.write(corpus / "store", progress=True)
     assert "1 of 1 clip" in capsys.readouterr().err
-    assert encoder.extract(corpus).outstanding(corpus / "store") == ()
+    assert encoder.extract(corpus).missing_in(corpus / "store") == ()
     encoder.extract(corpus).write(corpus / "store")
     assert capsys.readouterr().err == ""
 
@@ -252,3 +252,13 @@ def test_a_model_without_a_classifier_says_so_at_once(tmp_path: Path) -> None:
     bare = load_encoder(write_random_checkpoint(tmp_path / "bare", layers=2, classes=()))
     with pytest.raises(UsageError, match="no classifier"):
         bare.predict(noise(800))
+
+
+def test_parts_that_fail_keep_their_bounds(encoder: Encoder, corpus: Path) -> None:
+    (corpus / "list.csv").write_text("file,start,end\na.wav,1,2\na.wav,3,9\nb.wav,0.5,1\n")
+    table = encoder.predict(corpus / "list.csv")
+    assert table["error_kind"].tolist() == [None, "segment", "unreadable"]
+    starts, ends = (
+        table.index.get_level_values(name).total_seconds().tolist() for name in ("start", "end")
+    )
+    assert (starts, ends) == ([1, 3, 0.5], [2, 9, 1])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from exhubert_features import Encoder, load_encoder
+from exhubert_features.spec import Preprocess
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -35,18 +36,19 @@ def test_parity_leaves_the_tf32_switch_as_it_was(encoder: Encoder) -> None:
     assert torch.backends.cudnn.allow_tf32 is before
 
 
-def test_batch_invariance(encoder: Encoder) -> None:
+@pytest.mark.parametrize("preprocess", ["card", "masked"])
+def test_batch_invariance(encoder: Encoder, preprocess: Preprocess) -> None:
     generator = np.random.default_rng(0)
     clips = [
         generator.normal(0, 0.1, length).astype(np.float32)
         for length in (400, 5_000, 16_000, 47_999, 30_000)
     ]
-    together = encoder(clips)
+    together = encoder(clips, preprocess=preprocess)
     for row, clip in enumerate(clips):
-        alone = encoder(clip)
+        alone = encoder(clip, preprocess=preprocess)
         frames = int(alone.frame_lengths[0])
         scale = float(alone.layers.abs().max())
-        difference = (together.layers[:, row, :frames] - alone.layers[:, 0]).abs().max()
+        difference = (together.layers[:, row, :frames] - alone.layers[:, 0, :frames]).abs().max()
         assert float(difference) / scale <= 1e-5
 
 
@@ -78,3 +80,10 @@ def test_training_step_under_autocast(tiny_checkpoint: Path) -> None:
         optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0]
+
+
+def test_the_front_door_agrees_with_the_cpu(tiny_checkpoint: Path, encoder: Encoder) -> None:
+    clips = {str(n): np.random.default_rng(n).normal(0, 0.1, 16_000 * n) for n in (1, 3, 7)}
+    exact = load_encoder(tiny_checkpoint, device="cpu").predict(clips)
+    columns = list(encoder.classes)
+    np.testing.assert_allclose(encoder.predict(clips)[columns], exact[columns], atol=1e-4)

@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         workers=options.workers,
     )
-    _show_plan(extraction, extraction.outstanding(options.output), options.output)
+    missing = extraction.missing_in(options.output)
+    _show_plan(extraction, missing, options.output)
     if options.dry_run:
         return 0
     with Interrupt() as interrupt:
@@ -101,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
             store = extraction.write(
                 options.output,
                 progress=True,
+                missing=missing,
                 shard_clips=options.shard_clips,
                 on_progress=interrupt.check,
             )

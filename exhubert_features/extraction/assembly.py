@@ -10,7 +10,6 @@ from ..audio import audio_warnings
 from ..errors import AudioError
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE, ExtractionSpec
-from .planning import failure
 from .pooling import join
 from .windows import Window
 
@@ -93,7 +92,7 @@ class ClipAssembly:
 
     def fail(self, error: AudioError) -> None:
         """Give the clip up."""
-        self.result = failure(self.clip.id, self.clip.file, error)
+        self.result = self.clip.failure(error.kind, str(error))
 
     def _join(self) -> Tensor:
         if len(self._pooled) == 1:

@@ -20,21 +20,19 @@ def clip_table(
     ----------
     rows
         What the index tells: file, start and end (timedeltas). Clips that came as arrays have
-        their id for a file; a failure covers its whole file (its end is NaT).
+        their id for a file; of failures the end may not be known (NaT).
     columns
         By name; in a list of texts None stays None.
     """
     import pandas as pd
 
-    starts = [0.0 if isinstance(row, ClipFailure) else row.start for row in rows]
-    ends = [float("nan") if isinstance(row, ClipFailure) else row.end for row in rows]
-    index = pd.MultiIndex.from_arrays(
-        [
-            [row.file or row.id for row in rows],
-            pd.to_timedelta(starts, unit="s"),
-            pd.to_timedelta(ends, unit="s"),
-        ],
-        names=["file", "start", "end"],
+    from ..store.rows import row_index
+
+    index = row_index(
+        [row.id for row in rows],
+        [row.file for row in rows],
+        [row.start for row in rows],
+        [float("nan") if row.end is None else row.end for row in rows],
     )
     typed = {
         name: pd.Series(values, index=index, dtype=object) if isinstance(values, list) else values

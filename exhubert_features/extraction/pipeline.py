@@ -21,7 +21,7 @@ from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_table
 from .decoding import Decoded, decode_ahead, load_clip
-from .planning import Plan, failure, worker_count
+from .planning import Plan, worker_count
 from .progress import Progress
 from .windows import expected_size, plan_windows
 
@@ -164,7 +164,7 @@ class Extraction:
         with self._watched(self.clips, shown=progress):
             yield from self
 
-    def outstanding(self, path: str | Path) -> tuple[PlannedClip, ...]:
+    def missing_in(self, path: str | Path) -> tuple[PlannedClip, ...]:
         """Tell which clips the store at ``path`` does not hold yet with this very audio.
 
         Raises
@@ -174,20 +174,22 @@ class Extraction:
         """
         from ..store import FeatureStore
         from ..store.journal import require_same
+        from ..store.rows import outstanding
 
         path = Path(path)
         if not (path / "store.json").is_file():
             return self.clips
         store = FeatureStore(path)
         require_same(path, store.fingerprint, self.fingerprint)
-        stored = dict(zip(store.column("clip_id"), store.column("audio_sha256"), strict=True))
-        return tuple(clip for clip in self.clips if stored.get(clip.id) != clip.audio_sha256)
+        stored = zip(store.column("clip_id"), store.column("audio_sha256"), strict=True)
+        return outstanding(self.clips, dict(stored))
 
     def write(
         self,
         path: str | Path,
         *,
         progress: bool = False,
+        missing: Iterable[PlannedClip] | None = None,
         shard_clips: int = 256,
         on_progress: Callable[[WriteProgress], None] | None = None,
     ) -> FeatureStore:
@@ -200,6 +202,8 @@ class Extraction:
             on where it stopped.
         progress
             Show on stderr how far it is.
+        missing
+            What :meth:`missing_in` told of this store, where that was asked already.
         shard_clips
             Clips in one file of the store.
         on_progress
@@ -217,7 +221,9 @@ class Extraction:
             if on_progress is not None:
                 on_progress(state)
 
-        with self._watched(self.outstanding(path), shown=progress):
+        if missing is None:
+            missing = self.missing_in(path)
+        with self._watched(missing, shown=progress):
             limits = ShardLimits(clips=shard_clips)
             return FeatureStore.write(path, self, limits=limits, on_progress=report)
 
@@ -244,7 +250,7 @@ class Extraction:
         """Cut a decoded clip into windows and queue them."""
         if isinstance(wave, AudioError):
             self._progress.update(clip.samples / SAMPLE_RATE)
-            return failure(clip.id, clip.file, wave)
+            return clip.failure(wave.kind, str(wave))
         windows = plan_windows(len(wave), self.spec, self.encoder.frame_count)
         assembly = ClipAssembly(clip, wave, windows, self.spec, batches.parts)
         batches.put(assembly)

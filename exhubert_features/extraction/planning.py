@@ -111,11 +111,6 @@ def worker_count(workers: int | None) -> int:
     return workers
 
 
-def failure(name: str, file: str, error: AudioError) -> ClipFailure:
-    """Record a clip that cannot become features."""
-    return ClipFailure(id=name, file=_printable(file), kind=error.kind, reason=str(error))
-
-
 def _probe(file: str) -> AudioFile | AudioError:
     try:
         return probe_audio(file)
@@ -126,15 +121,19 @@ def _probe(file: str) -> AudioFile | AudioError:
 def _plan_entry(
     entry: Entry, found: AudioFile | AudioError, channel: int | None, ids: _Ids
 ) -> PlannedClip | ClipFailure:
+    start, end = 0.0, None  # in samples of a file that cannot be read, they are not known
     try:
+        if not entry.in_samples:
+            start, end = entry.start, entry.end
         ids.claim(entry.id)
         if isinstance(found, AudioError):
             raise found
-        unit = found.rate if entry.in_samples else 1
-        start, end = entry.start / unit, None if entry.end is None else entry.end / unit
+        if entry.in_samples:
+            start = entry.start / found.rate
+            end = None if entry.end is None else entry.end / found.rate
         samples = planned_samples(found, start=start, end=end, channel=channel)
     except AudioError as error:
-        return failure(ids.name_failure(entry.id, error), entry.file, error)
+        return ids.failure(entry.id, error, file=entry.file, start=start, end=end)
     return PlannedClip(
         id=entry.id,
         file=entry.file,
@@ -164,7 +163,7 @@ def _plan_arrays(arrays: Mapping[str, tuple[np.ndarray, int]], channel: int | No
             wave = _one_channel(name, array, channel)
             samples = array_samples(name, wave, rate)
         except AudioError as error:
-            planned.append(failure(ids.name_failure(name, error), "", error))
+            planned.append(ids.failure(name, error))
             continue
         kept[name] = (wave, rate)
         planned.append(PlannedClip(id=name, samples=samples, audio_sha256=hash_array(wave, rate)))
@@ -215,9 +214,25 @@ class _Ids:
                 kind="duplicate",
             )
 
-    def name_failure(self, name: str, error: AudioError) -> str:
-        """Name the failure so that it does not shadow the clip that has the id by right."""
-        return f"{name} ({self._seen[name]})" if error.kind == "duplicate" else _printable(name)
+    def failure(
+        self,
+        name: str,
+        error: AudioError,
+        *,
+        file: str = "",
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> ClipFailure:
+        """Record a clip that cannot even be planned, under a name that shadows no other clip's."""
+        twice = error.kind == "duplicate"
+        return ClipFailure(
+            id=f"{name} ({self._seen[name]})" if twice else _printable(name),
+            file=_printable(file),
+            start=start,
+            end=end,
+            kind=error.kind,
+            reason=str(error),
+        )
 
 
 def _printable(text: str) -> str:

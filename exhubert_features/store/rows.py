@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
+from ..records import PlannedClip
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def outstanding(clips: Iterable[PlannedClip], stored: Mapping[str, str]) -> tuple[PlannedClip, ...]:
+    """Tell which clips are not stored with this very audio; ``stored``: its hash by clip id."""
+    return tuple(clip for clip in clips if stored.get(clip.id) != clip.audio_sha256)
 
 
 class UnknownId(StoreError, KeyError):

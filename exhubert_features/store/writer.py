@@ -34,10 +34,10 @@ from .journal import (
     renew_description,
 )
 from .opening import ShardTable
+from .rows import outstanding
 from .shard import ShardRows, dtype_of, encode, gather, shapes
 
 logger = logging.getLogger(__name__)
-
 FLOAT16_LARGEST = 65_504.0
 _EVENTS_AT_ONCE = 1000  # failures kept in memory before they are written
 
@@ -242,7 +242,7 @@ class Writer:
         counts = Counter(clip.id for clip in clips)
         if doubled := [name for name, count in counts.items() if count > 1]:
             raise StoreError(f"{len(doubled)} ids are not unique, the first is {doubled[0]!r}")
-        wanted = [clip for clip in clips if not self.has(clip.id, clip.audio_sha256)]
+        wanted = outstanding(clips, self.stored)
         if changed := [clip.id for clip in wanted if clip.id in self.stored]:
             logger.warning(
                 "audio has changed since it was stored (clips: %d, the first: %r): "
