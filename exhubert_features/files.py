@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
     StoreError
         For whatever the system refuses meanwhile, naming ``final``.
     """
-    temporary = final.with_name(f".{final.name}.{_machine()}-{secrets.token_hex(4)}.tmp")
+    temporary = _temporary_for(final)
     try:
         descriptor = _create_locked(temporary)
         try:
@@ -73,14 +74,52 @@ def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def temporary_folder(final: Path) -> Iterator[Path]:
+    """A folder beside ``final`` that takes its name once all that is in it is on the disk.
+
+    What killed writers of ``final`` left behind goes first.
+
+    Raises
+    ------
+    OSError
+        Whatever the system refuses.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep(final.parent, f"{final.name}.*")
+    temporary = _temporary_for(final)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.fsync(descriptor)
+        temporary.rename(final)
+        sync_folder(final.parent)
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_for(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{_machine()}-{secrets.token_hex(4)}.tmp")
+
+
 def _create_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # no locks here: its age protects it
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         if os.fstat(descriptor).st_nlink:  # no sweep came between
             return descriptor
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # no locks here: its age protects it
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
@@ -147,23 +186,26 @@ def write_error(path: Path, error: OSError) -> StoreError:
 
 
 def sweep(folder: Path, pattern: str = "*") -> None:
-    """Delete temporaries of files whose writers are dead."""
+    """Delete temporaries of files and folders whose writers are dead."""
     for path in folder.glob(f".{pattern}.tmp"):
         with contextlib.suppress(FileNotFoundError):  # finished, or swept by another
             if _is_abandoned(path):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    with RegularFile(temporary) as file:
-        ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            ours = False
-        return ours or time.time() - os.fstat(file.fileno()).st_mtime > LEASE_SECONDS
+    ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        ours = False
+    finally:
+        modified = os.fstat(descriptor).st_mtime
+        os.close(descriptor)
+    return ours or time.time() - modified > LEASE_SECONDS
 
 
 @functools.cache
@@ -196,10 +238,10 @@ class RegularFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        super().__init__(descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self.close()
+            os.close(descriptor)
             raise IrregularFile(errno.EINVAL, "it is no regular file", str(path))
+        super().__init__(descriptor)
 
     def readinto(self, buffer: Any) -> int:
         """Read into a writable buffer; how many bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -103,6 +104,19 @@ class TestHash:
         file = checkpoint_copy / "pytorch_model.bin"
         second = weights_sha256(find_checkpoint(checkpoint_copy))
         assert second == hashlib.sha256(file.read_bytes()).hexdigest() != first
+
+    def test_sees_other_weights_whose_size_and_times_were_kept(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "pytorch_model.bin"
+        first, status = weights_sha256(find_checkpoint(checkpoint_copy)), file.stat()
+        content = bytearray(file.read_bytes())
+        content[-100] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (
+            status.st_size,
+            status.st_mtime_ns,
+        )
+        assert weights_sha256(find_checkpoint(checkpoint_copy)) != first
 
     def test_works_without_a_place_to_remember(self, checkpoint_copy: Path, cache: Path) -> None:
         cache.write_text("a file where the folder should be")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
+from ..files import temporary_folder
 from ..model import ExHuBERTNetwork
 from ..model.config import ExHuBERTConfig
 from ..spec import CARD_SAMPLES, CLASSES, SAMPLE_RATE
@@ -201,18 +200,11 @@ def _whole_folder(destination: Path) -> Iterator[Path]:
 
     refuse_occupied(destination)
     destination = destination.expanduser().resolve()  # "." has no name to put another beside
-    partial = destination.with_name(f".{destination.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        for file in partial.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        partial.rename(destination)
+        with temporary_folder(destination) as partial:
+            yield partial
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{destination} could not be written ({error})",
             remedy="Choose a folder on a disk with room that you may write to",
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

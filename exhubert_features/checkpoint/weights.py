@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import pickle
 import re
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, StoreError
+from ..files import read_json, write_json
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -186,38 +187,36 @@ def state_sha256(state: Mapping[str, Tensor], *, without: Iterable[str] = ()) ->
 
 
 def _file_sha256(file: Path) -> str:
-    """Hash of the bytes, from memory when path, size and time of change are still the same."""
+    """Hash of the bytes, from memory when the file is the same to the system.
+
+    Whoever copies other weights over it and restores size and time of change does not restore
+    the time of the inode's change.
+    """
     real = file.resolve()  # the Hub's cache hands out symbolic links
     status = real.stat()
-    identity: dict[str, str | int] = {
+    identity = {
         "path": str(real),
         "size": status.st_size,
+        "inode": status.st_ino,
         "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
     }
     # One small file for each weights file: two processes never rewrite each other's entries.
     name = hashlib.sha256(str(real).encode()).hexdigest()[:32]
     # Path.home() would raise where there is no home.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
     memory = cache / "exhubert_features" / "weights" / f"{name}.json"
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-        if {key: known[key] for key in identity} == identity:
-            return str(known["sha256"])
-    except (OSError, ValueError, LookupError, TypeError):
-        pass  # nothing remembered, or nothing readable: count again
+    # Nothing remembered, or nothing readable: count again.
+    with contextlib.suppress(OSError, CheckpointError, KeyError):
+        known = read_json(memory, error=CheckpointError)
+        if known["file"] == identity:
+            return str(known["digest"])
     digest = hashlib.sha256()
     with real.open("rb") as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
-    _remember(memory, {**identity, "sha256": digest.hexdigest()})
-    return digest.hexdigest()
-
-
-def _remember(memory: Path, entry: Mapping[str, str | int]) -> None:
-    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-    try:
+    # A read-only home: the hash is counted again next time, nothing is lost.
+    with contextlib.suppress(OSError, StoreError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(entry), encoding="utf-8")
-        partial.replace(memory)
-    except OSError:
-        pass  # a read-only home: the hash is counted again next time, nothing is lost
+        write_json(memory, {"file": identity, "digest": digest.hexdigest()}, replace=True)
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
 from ..files import (
+    IrregularFile,
     publish,
     read_regular,
     stamped,
@@ -219,6 +220,8 @@ def _read(path: Path) -> bytes:
         return read_regular(path)
     except FileNotFoundError:
         return b""
+    except IrregularFile as error:
+        raise DamagedStore(f"{path} is no regular file", remedy=REPAIR) from error
     except OSError as error:
         raise read_error(path, error) from error
 

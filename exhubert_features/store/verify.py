@@ -135,8 +135,11 @@ class _Check:
         self.tables.sort(key=lambda table: table.place.number)
         self._lost()
         self._doubled()
-        for path, reason in scan_journal(store, Journal()):
-            self._note(path, "plan" if path.match("plan-*") else "record", reason)
+        try:
+            for path, reason in scan_journal(store, Journal()):
+                self._note(path, "plan" if path.match("plan-*") else "record", reason)
+        except StoreError as error:
+            self._note(store / JOURNAL, "record", error)
         for number, path in sorted(tombstones(store).items()):
             try:
                 read_record(path)
@@ -269,7 +272,7 @@ def _mend(store: Path, problem: Damage) -> None:
         # The note first: a kill in between leaves a damaged shard, not an unexplained gap.
         note = {"reason": problem.detail, "when": now()}
         write_json(tombstone_path(store, problem.shard), note, replace=True)
-    if path == store / JOURNAL:
+    if path == store / JOURNAL and path.is_file() and not path.is_symlink():
         if list(scan_journal(store, Journal())):  # not mended for another of its lines
             _quarantine(store, JOURNAL, lambda target: publish(path.read_bytes(), target))
             renew_journal(store)
