@@ -15,7 +15,14 @@ from ..tables import clean, read_table
 from .annotators import settle_annotators
 from .duplicates import unite_same_audio
 from .joining import Matches, Row, Table, count_and_name, match_rows
-from .values import Task, is_missing, missing_words, parse_values, unite_lookalikes
+from .values import (
+    Task,
+    is_missing,
+    missing_words,
+    name_six_classes,
+    parse_values,
+    unite_lookalikes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,8 +230,9 @@ def _labels(
     ids = [clips[position]["id"] for position in positions]
     owners = [clips[position].get("clip_id", clips[position]["id"]) for position in positions]
     audio = [clips[position].get("audio_sha256", "") for position in positions]
+    text, six = name_six_classes(target, [row[target] for row in rows])
     task, names, values = parse_values(
-        [row[target] for row in rows],
+        text,
         ids,
         target,
         task=options.task,
@@ -248,7 +256,7 @@ def _labels(
         splits=np.array([row[split] for row in rows]) if split else None,
         audio=np.array(audio),
         columns={name: np.array([row[name] for row in rows]) for name in options.columns},
-        warnings=(*notes, *doubled),
+        warnings=(*six, *notes, *doubled),
     )
 
 
