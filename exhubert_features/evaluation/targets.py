@@ -15,6 +15,7 @@ from .values import (
     class_names,
     is_missing,
     missing_words,
+    name_six_classes,
     number_of,
     parse_numbers,
     parse_values,
@@ -142,11 +143,11 @@ def known_of(
     if len(aim.columns) > 1:
         return _numbers(aim, rows, ids)
     (column,) = aim.columns
-    text = [row[column] for row in rows]
+    text, notes = name_six_classes(column, [row[column] for row in rows])
     found, names, values = parse_values(
         text, ids, column, task=task, classes=classes, mapping=aim.mapping
     )
-    return Known(task=found, classes=names, values=values)
+    return Known(task=found, classes=names, values=values, notes=tuple(notes))
 
 
 def _numbers(aim: Sought, rows: Sequence[Row], ids: Sequence[str]) -> Known:

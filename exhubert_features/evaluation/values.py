@@ -10,11 +10,14 @@ from typing import Literal
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..spec import CLASSES
 from .joining import count_and_name
 
 # How tables say that nothing is known; pandas, R, SQL, JSON and people write these.
 MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-", "--", "?"})
 RATING_LEVELS = 5  # whole numbers of so many levels may be classes or a scale: only a user knows
+
+SIX_CLASSES = "label6"  # the column that `exhubert prepare` writes, with 0 to 5 in logit order
 
 Task = Literal["classification", "regression"]
 
@@ -71,6 +74,19 @@ def unite_lookalikes(
     one = {name: group[0] for group in alike for name in group}
     note = [f"Taken for one {what} each: {_shown(alike)}"] if alike else []
     return [one.get(name, name) for name in names], note
+
+
+def name_six_classes(target: str, text: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Call the numbers of the six classes by their names, and say which of the six no clip has.
+
+    Other columns, and numbers that were renamed, stay as they are.
+    """
+    numbers = dict(zip("012345", CLASSES, strict=True))
+    if target != SIX_CLASSES or not set(text) <= numbers.keys():
+        return list(text), []
+    absent = [name for number, name in numbers.items() if number not in text]
+    note = f"Of the six classes no clip is {' or '.join(absent)}: scores are over the others"
+    return [numbers[number] for number in text], [note] if absent else []
 
 
 def parse_values(
