@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import LabelError, UsageError
 from .dealing import deal
 from .labels import Labels
+from .values import unite_lookalikes
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 MERGED = 3  # inner folds where the outer ones are many
@@ -93,6 +94,7 @@ class _Outer:
     owners: np.ndarray  # (N,) what must stay together
     # of a given split: parts 0 train, 1 development, 2 and more are test sets, -1 is left out
     single: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def make_protocol(
@@ -115,8 +117,9 @@ def make_protocol(
     """
     options = options or SplitOptions()
     outer = _outer(labels, options, seed)
-    notes = [RANDOM] if _scheme(labels, options) == "random" else []
+    notes = [*outer.notes, *([RANDOM] if _scheme(labels, options) == "random" else [])]
     built, skipped = [], []
+    lacking = "are of one class only" if labels.classes else "have no number of some target"
     for part in range(2 if outer.single else 0, len(outer.names)):
         test = np.flatnonzero(outer.parts == part)
         train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
@@ -131,14 +134,12 @@ def make_protocol(
         built.append(Fold(name=name, train=train, test=test, inner=held))
     if not built:
         raise LabelError(
-            "the training clips of every fold are of one class only",
-            expected="two or more classes among the speakers of every training part",
+            f"the training clips of every fold {lacking}",
+            expected="two or more classes, or numbers, among the speakers of every training part",
             remedy="Use fewer folds, or another --group",
         )
     if skipped:
-        notes.append(
-            f"Not tested, since the clips left for training are of one class: {', '.join(skipped)}"
-        )
+        notes.append(f"Not tested, since the training clips {lacking}: {', '.join(skipped)}")
     return Protocol(
         folds=tuple(built),
         words=outer.words,
@@ -258,10 +259,19 @@ def _given(labels: Labels, options: SplitOptions) -> _Outer:
     """Follow the split column: train, development and test sets, or one fold per name."""
     if labels.splits is None:
         raise LabelError("there is no split column", remedy="Name it with --split-column")
-    names = sorted(set(labels.splits.tolist()))
+    splits, notes = unite_lookalikes(
+        labels.splits.tolist(), "part of the split", meant=options.roles
+    )
+    names = sorted(set(splits))
+    unknown = sorted(set(options.roles) - set(names))
+    if unknown:
+        raise LabelError(
+            f"the split map speaks of {', '.join(unknown)}",
+            expected=f"names of the split column, which holds {', '.join(names)}",
+        )
     roles = {name: _role(name, options) for name in names}
     if options.fold_column or not {0, 2} & set(roles.values()):
-        return _official_folds(labels)
+        return _official_folds(labels, splits, tuple(notes))
     strange = [name for name, role in roles.items() if role is None]
     if strange or not {0, 2} <= set(roles.values()):
         raise LabelError(
@@ -281,20 +291,21 @@ def _given(labels: Labels, options: SplitOptions) -> _Outer:
     if len(tests) > 1:
         words = words.replace("test part", f"test parts {', '.join(tests)}")
     return _Outer(
-        parts=np.array([place[name] for name in labels.splits.tolist()]),
+        parts=np.array([place[name] for name in splits]),
         names=("train", "dev", *(tests if len(tests) > 1 else ["test"])),
         words=words,
         owners=labels.groups,
         single=True,
+        notes=tuple(notes),
     )
 
 
-def _official_folds(labels: Labels) -> _Outer:
-    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+def _official_folds(labels: Labels, splits: list[str], notes: tuple[str, ...]) -> _Outer:
+    names, parts = np.unique(splits, return_inverse=True)
     if len(names) < 2:
         raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
     words = f"The {len(names)} folds were given. {EACH_ONCE}."
-    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
+    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups, notes=notes)
 
 
 def _role(name: str, options: SplitOptions) -> int | None:
@@ -371,6 +382,6 @@ def _held_out(train: np.ndarray, blocks: np.ndarray, held: Sequence[int]) -> tup
 
 def _trainable(labels: Labels, rows: np.ndarray) -> bool:
     """Whether there is anything to learn from the clips at some positions."""
-    if labels.task == "regression":
-        return len(rows) > 0
+    if labels.task == "regression":  # of each target, something must be known
+        return bool(np.isfinite(labels.wanted[rows]).any(axis=0).all())
     return len(np.unique(labels.values[rows])) > 1
