@@ -41,7 +41,7 @@ def save_checkpoint(
         raise UsageError(
             f"this is a {model.config.family}",
             expected="an ExHuBERT or HuBERT to write",
-            remedy="Others load as they are: --model; transformers' own save_pretrained() writes "
+            remedy="Others load as they are: --model; transformers itself writes "
             "them as safetensors",
         )
     state = {key: _cast(key, tensor, dtype) for key, tensor in model.state_dict().items()}
