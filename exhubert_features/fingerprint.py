@@ -28,7 +28,7 @@ class ModelIdentity:
     hidden_size: int
     classes: tuple[str, ...]  # empty without a classifier
     precision: str
-    architecture: str  # "exhubert" or "hubert"
+    architecture: str  # "exhubert", "hubert", "wav2vec2" or "wavlm"
     config_sha256: str | None = None  # None: made by version 0.1.0, which did not ask
 
 

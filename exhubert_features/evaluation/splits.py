@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..store import CORPUS
 from .dealing import deal
 from .labels import Labels
 from .values import unite_lookalikes
@@ -24,7 +25,9 @@ _SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
     r"(?:test|testing|eval|evaluation)[ _-]?\d*",
 )
 
-Scheme = Literal["auto", "leave-one-group-out", "grouped", "column", "random"]
+Scheme = Literal[
+    "auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "column", "random"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class SplitOptions:
     """How clips are divided into training and test."""
 
     # auto: the split column if there is one, else leave-one-group-out for up to six groups,
-    # else stratified grouped folds; random ignores the groups, with a warning
+    # else stratified grouped folds; leave-one-corpus-out tests what holds beyond a corpus; random
+    # ignores the groups, with a warning
     scheme: Scheme = "auto"
     column: str | None = None  # holds train, dev, test, or one name per official fold
     fold_column: str | None = None  # the same, but every name is a fold, whatever it says
@@ -44,7 +48,8 @@ class SplitOptions:
     @property
     def given(self) -> str | None:
         """The column that holds the split."""
-        return self.column or self.fold_column
+        by_corpus = CORPUS if self.scheme == "leave-one-corpus-out" else None
+        return self.column or self.fold_column or by_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +225,8 @@ def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
         return _given(labels, options)
+    if scheme == "leave-one-corpus-out":
+        return _corpora(labels)
     if scheme == "random":
         parts = deal(labels, labels.clips, options.folds, seed)
         words = (
@@ -306,6 +313,22 @@ def _official_folds(labels: Labels, splits: list[str], notes: tuple[str, ...]) -
         raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
     words = f"The {len(names)} folds were given. {EACH_ONCE}."
     return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups, notes=notes)
+
+
+def _corpora(labels: Labels) -> _Outer:
+    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+    if len(names) < 2:
+        raise LabelError(
+            f"all clips are of one corpus, {str(names[0])!r}",
+            expected="two or more, to test on another than those trained on",
+            remedy="Give several stores, or choose another --split",
+        )
+    words = (
+        f"Each of the {len(names)} corpora was left out once and tested by a model trained on all "
+        "the others; choices were made inside these."
+    )
+    folds = [f"{CORPUS} {name}" for name in names]
+    return _Outer(parts=parts, names=folds, words=words, owners=labels.groups)
 
 
 def _role(name: str, options: SplitOptions) -> int | None:

@@ -64,8 +64,9 @@ class Extraction:
             raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
+        spec = replace(spec, preprocess=encoder.resolve_preprocess(spec.preprocess))
         self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
-        self.spec = self.fingerprint.spec  # with layers as ids
+        self.spec = self.fingerprint.spec  # with layers as ids, and the card's way of this model
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
         self.failures = list(plan.rejected)
         self.batch_size = batch_size

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import ExHuBERTConfig
+from .relative import distance_buckets
 
 
 def frame_mask(frames: Tensor, size: int) -> Tensor:
@@ -164,7 +165,15 @@ class _Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) that frames have by where they stand; None but in WavLM."""
+        return None
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
+        if positions is not None:
+            mask = self._scores(hidden, mask, positions)
         query, key, value = (
             projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -173,6 +182,37 @@ class _Attention(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _RelativeAttention(_Attention):
+    """WavLM's: how far frames stand apart counts too, as much as each frame's gate lets it."""
+
+    def __init__(self, config: ExHuBERTConfig, index: int) -> None:
+        super().__init__(config)
+        self.distance = config.max_bucket_distance
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.heads, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(config.hidden_size // self.heads, 8)
+        # One table for all layers, where the checkpoint has it: in the first.
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, self.heads) if index == 0 else None
+
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) by distance; the first layer's serve all."""
+        if self.rel_attn_embed is None:
+            return None
+        weight = self.rel_attn_embed.weight
+        buckets = distance_buckets(frames, len(weight), self.distance).to(weight.device)
+        return self.rel_attn_embed(buckets).permute(2, 0, 1)
+
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        """(B, H, T, T), gated frame by frame and head by head; -inf on padding."""
+        by_head = hidden.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+        first, second = gates.chunk(2, dim=-1)
+        scores = (first * (second * self.gru_rel_pos_const - 1) + 2) * positions
+        return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
 class _FeedForward(nn.Module):
@@ -203,7 +243,8 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
-        self.attention = _Attention(config)
+        relative = config.family == "wavlm"
+        self.attention = _RelativeAttention(config, index) if relative else _Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.feed_forward = _FeedForward(config)
@@ -234,16 +275,19 @@ class EncoderLayer(nn.Module):
         self.identity_gate = plausible and int(gate.weight.count_nonzero()) == len(gate.bias)
         return self.identity_gate
 
-    def _transform(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _transform(self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
         if self.norm_first:
-            hidden = hidden + self.dropout(self.attention(self.layer_norm(hidden), mask))
+            normed = self.layer_norm(hidden)
+            hidden = hidden + self.dropout(self.attention(normed, mask, positions))
             return hidden + self.feed_forward(self.final_layer_norm(hidden))
-        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask)))
+        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask, positions)))
         return self.final_layer_norm(hidden + self.feed_forward(hidden))
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """Turn the state (B, T, D) before the layer into the one behind it."""
-        output = self._transform(hidden, mask)
+        output = self._transform(hidden, mask, positions)
         if self.gate_bb_linear is not None and not self.identity_gate:
             output = self.gate_bb_linear(output)
         return output + hidden if self.skip else output
