@@ -102,6 +102,8 @@ class Inference:
         self.model = model.eval().requires_grad_(False)
         self.model.detect_identity_gates()
         self.model.to(self.device, PRECISIONS[precision])
+        if self.device.type == "cpu":
+            self.model.hubert.encoder.pos_conv_embed.transform()
 
     @property
     def config(self) -> ExHuBERTConfig:

@@ -16,13 +16,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ..errors import UsageError
 from ..spec import Layers, resolve_layers
 from .config import ExHuBERTConfig
-from .layers import (
-    EncoderLayer,
-    FeatureExtractor,
-    FeatureProjection,
-    PositionalConvolution,
-    frame_mask,
-)
+from .convolutions import FeatureExtractor
+from .layers import EncoderLayer, FeatureProjection, frame_mask
+from .positions import PositionalConvolution
 
 OnState = Callable[[int, Tensor], None]  # takes a layer's id and its state (B, T, D)
 

@@ -10,7 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForAudioClassification
 
 from ...model import ExHuBERTNetwork, Hubert, classify_frames, frame_lengths
-from ...model.layers import WeightNormConvolution
+from ...model.positions import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 
