@@ -36,7 +36,7 @@ TIERS = (
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
     {"checkpoint", "dataset", "evaluation"},
-    {"heads", "inference"},
+    {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
     {"encoder"},
