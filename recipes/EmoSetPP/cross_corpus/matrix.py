@@ -10,6 +10,7 @@ are left out of the cell, which says how many classes are left.
 """
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from exhubert_features import FeatureStore
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation import LabelOptions, SplitOptions
 from exhubert_features.evaluation.labels import store_rows
+from exhubert_features.files import publish
 from exhubert_features.heads import evaluate, train
 
 COLUMNS = ("train", "test", "uar", "low", "high", "clips", "classes", "chance", "left_out")
@@ -114,13 +116,14 @@ def words(found):
 
 def write(cells, names, folder):
     """matrix.csv, matrix.json and matrix.md."""
-    with (folder / "matrix.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
-    (folder / "matrix.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
     text = "\n".join(markdown(cells, names)) + "\n"
-    (folder / "matrix.md").write_text(text, encoding="utf-8")
+    files = {"csv": table.getvalue(), "json": json.dumps(cells, indent=1) + "\n", "md": text}
+    for suffix, content in files.items():
+        publish(content.encode(), folder / f"matrix.{suffix}", replace=True)
     print(text)
 
 
