@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,11 @@ from ..audio import (
 )
 from ..errors import AudioError, UsageError
 from ..records import ClipFailure, PlannedClip
-from .manifest import Entry
+from .manifest import UNSTORABLE, Entry, storable
 from .parts import Part
 from .sources import Source, read_source
 
 MOST_CHANNELS = 64  # an array with more is something else, a matrix of features for example
-# Control characters, and the surrogates that stand for bytes which are no UTF-8.
-UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,15 +246,10 @@ class _Ids:
         """Record a clip that cannot even be planned, under a name that shadows no other clip's."""
         twice = error.kind == "duplicate"
         return ClipFailure(
-            id=f"{name} ({self._seen[name]})" if twice else _printable(name),
-            file=_printable(file),
+            id=f"{name} ({self._seen[name]})" if twice else storable(name),
+            file=storable(file),
             start=start,
             end=end,
             kind=error.kind,
             reason=str(error),
         )
-
-
-def _printable(text: str) -> str:
-    """Undecodable and control characters as escapes."""
-    return UNSTORABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
