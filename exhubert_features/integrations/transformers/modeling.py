@@ -23,7 +23,7 @@ from ...model.positions import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 
-class ExHuBERTAttention(nn.Module):
+class _Attention(nn.Module):
     """Multi-head self-attention over (B, T, D), the way the config's implementation has it."""
 
     is_causal = False
@@ -82,13 +82,13 @@ def _attend(
     return (weights @ value).transpose(1, 2), weights
 
 
-class ExHuBERTLayer(GradientCheckpointingLayer):
+class _Layer(GradientCheckpointingLayer):
     """One layer and its gate, made of the modules of a core layer."""
 
     def __init__(self, layer: EncoderLayer, config: ExHuBERTHubConfig) -> None:
         super().__init__()
         self.skip = layer.skip
-        self.attention = ExHuBERTAttention(layer.attention, config)
+        self.attention = _Attention(layer.attention, config)
         for name in ("dropout", "layer_norm", "feed_forward", "final_layer_norm", "gate_bb_linear"):
             self.add_module(name, layer.get_submodule(name))
 
@@ -100,7 +100,7 @@ class ExHuBERTLayer(GradientCheckpointingLayer):
         return output + hidden if self.skip else output, weights
 
 
-class ExHuBERTPreTrainedModel(PreTrainedModel):
+class _PreTrainedExHuBERT(PreTrainedModel):
     """What the models below have in common."""
 
     config_class = ExHuBERTHubConfig
@@ -108,7 +108,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("ExHuBERTLayer",)
+    _no_split_modules = ("_Layer",)
     _supports_sdpa = True
 
     def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
@@ -150,7 +150,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
         return key, False
 
 
-class ExHuBERTModel(ExHuBERTPreTrainedModel):
+class ExHuBERTModel(_PreTrainedExHuBERT):
     """Normalised waveforms to hidden states: everything under the classification head."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
@@ -160,9 +160,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
         self.feature_extractor = core.feature_extractor
         self.feature_projection = core.feature_projection
         self.encoder = core.encoder
-        self.encoder.layers = nn.ModuleList(
-            ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
-        )
+        self.encoder.layers = nn.ModuleList(_Layer(layer, config) for layer in core.encoder.blocks)
         self.post_init()
 
     def forward(
@@ -243,7 +241,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
             layer.requires_grad_(False)
 
 
-class ExHuBERTForAudioClassification(ExHuBERTPreTrainedModel):
+class ExHuBERTForAudioClassification(_PreTrainedExHuBERT):
     """Normalised waveforms to the scores of classes, or to values."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
