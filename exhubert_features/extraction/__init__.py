@@ -2,6 +2,6 @@
 
 from .pipeline import Extraction
 from .planning import Plan, plan_clips
-from .sources import Source
+from .sources import LazyClip, Source
 
-__all__ = ["Extraction", "Plan", "Source", "plan_clips"]
+__all__ = ["Extraction", "LazyClip", "Plan", "Source", "plan_clips"]

@@ -22,7 +22,7 @@ from ...model.layers import EncoderLayer, WeightNormConvolution, frame_mask
 from .configuration import ExHuBERTHubConfig
 
 
-class ExHuBERTAttention(nn.Module):
+class _ExHuBERTAttention(nn.Module):
     """Multi-head self-attention over (B, T, D), the way the config's implementation has it."""
 
     is_causal = False
@@ -42,8 +42,8 @@ class ExHuBERTAttention(nn.Module):
         The mixture (B, T, D), and the weights (B, heads, T, T) where the implementation has them.
         """
         query, key, value = (
-            projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            self.get_submodule(name)(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for name in ("q_proj", "k_proj", "v_proj")
         )
         chosen = self.config._attn_implementation
         attend = _attend if chosen == "eager" else ALL_ATTENTION_FUNCTIONS[chosen]
@@ -56,7 +56,7 @@ class ExHuBERTAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.head_dim**-0.5,
         )
-        return self.out_proj(mixed.flatten(2)), weights
+        return self.get_submodule("out_proj")(mixed.flatten(2)), weights
 
 
 def _attend(
@@ -77,13 +77,13 @@ def _attend(
     return (weights @ value).transpose(1, 2), weights
 
 
-class ExHuBERTLayer(GradientCheckpointingLayer):
+class _ExHuBERTLayer(GradientCheckpointingLayer):
     """One layer and its gate, made of the modules of a core layer."""
 
     def __init__(self, layer: EncoderLayer, config: ExHuBERTHubConfig) -> None:
         super().__init__()
         self.skip = layer.skip
-        self.attention = ExHuBERTAttention(layer.attention, config)
+        self.attention = _ExHuBERTAttention(layer.attention, config)
         for name in ("dropout", "layer_norm", "feed_forward", "final_layer_norm", "gate_bb_linear"):
             self.add_module(name, layer.get_submodule(name))
 
@@ -95,7 +95,7 @@ class ExHuBERTLayer(GradientCheckpointingLayer):
         return output + hidden if self.skip else output, weights
 
 
-class ExHuBERTPreTrainedModel(PreTrainedModel):
+class _ExHuBERTPreTrainedModel(PreTrainedModel):
     """What the models below have in common."""
 
     config_class = ExHuBERTHubConfig
@@ -103,7 +103,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("ExHuBERTLayer",)
+    _no_split_modules = ("_ExHuBERTLayer",)
     _supports_sdpa = True
 
     def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
@@ -120,8 +120,8 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """For a new model or head; gates start as they do in block extension."""
-        for layer in getattr(self, "hubert", self).encoder.layers:
-            if layer.gate_bb_linear is module:
+        for layer in self.modules():
+            if isinstance(layer, _ExHuBERTLayer) and layer.gate_bb_linear is module:
                 (nn.init.zeros_ if layer.skip else nn.init.eye_)(module.weight)
                 nn.init.zeros_(module.bias)
                 return
@@ -144,7 +144,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
         return key, False
 
 
-class ExHuBERTModel(ExHuBERTPreTrainedModel):
+class ExHuBERTModel(_ExHuBERTPreTrainedModel):
     """Normalised waveforms to hidden states: everything under the classification head."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
@@ -155,7 +155,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
         self.feature_projection = core.feature_projection
         self.encoder = core.encoder
         self.encoder.layers = nn.ModuleList(
-            ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
+            _ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
         )
         self.post_init()
 
@@ -199,7 +199,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
             mask = self._get_feature_vector_attention_mask(hidden.shape[1], attention_mask)
         if self.training:
             frames = None if mask is None else mask.sum(dim=-1)
-            hidden = Hubert._augment(self, hidden, frames)  # type: ignore[arg-type]
+            hidden = Hubert._augment(self, hidden, frames)
         states, attentions = self._encode(hidden, mask)
         output = BaseModelOutput(
             last_hidden_state=states[-1],
@@ -237,7 +237,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
             layer.requires_grad_(False)
 
 
-class ExHuBERTForAudioClassification(ExHuBERTPreTrainedModel):
+class ExHuBERTForAudioClassification(_ExHuBERTPreTrainedModel):
     """Normalised waveforms to the scores of classes, or to values."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
