@@ -51,7 +51,12 @@ class Sought:
         return {**row, **{column: self.mapping.get(cell, cell) for column, cell in cells.items()}}
 
     def words_for_nothing(self, rows: Sequence[Row]) -> list[str]:
-        """Name the words of rows that were taken for missing, and how to keep them."""
+        """Name the words of rows that were taken for missing, and how to keep them.
+
+        Of several targets those that lack one are named elsewhere, and no word is a class.
+        """
+        if len(self.columns) > 1:
+            return []
         words = missing_words(
             (row.get(column) for row in rows for column in self.columns), set(self.mapping)
         )
@@ -60,7 +65,7 @@ class Sought:
         keep = " ".join(f"--map {word}={word}" for word in words)
         listed = ", ".join(map(repr, words))
         note = f"{listed} in column {self.target!r} counts as no label"
-        return [note if len(self.columns) > 1 else f"{note} ({keep} would make it a class)"]
+        return [f"{note} ({keep} would make it a class)"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,7 @@ def sought(
         )
     named = columns if soft and len(columns) > 1 else ()
     return Sought(
-        target=",".join(columns), columns=columns, mapping=mapping, classes=named, soft=soft
+        target=", ".join(columns), columns=columns, mapping=mapping, classes=named, soft=soft
     )
 
 
