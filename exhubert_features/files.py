@@ -76,7 +76,7 @@ def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
 
 @contextlib.contextmanager
 def temporary_folder(final: Path) -> Iterator[Path]:
-    """A folder beside ``final`` that takes its name once all that is in it is on the disk.
+    """Make a folder beside ``final`` that takes its name once all in it is on the disk.
 
     What killed writers of ``final`` left behind goes first.
 

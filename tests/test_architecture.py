@@ -34,7 +34,7 @@ HOSTS = {
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "spec", "tables"},
+    {"files", "records", "spec", "suffixes", "tables"},
     {"fingerprint"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},

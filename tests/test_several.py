@@ -1,341 +1,320 @@
-"""Several stores as one: who is who, one corpus left out at a time, and the mean over corpora."""
+"""Several numbers at once, such as arousal, valence and dominance, from labels to predictions."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from emotional_store import EMOTIONS, write_emotional_store
+from emotional_store import BEST, EMOTIONS, write_emotional_store
 
-from exhubert_features import FeatureStore, LabelOptions, SplitOptions, evaluate, probe, train
 from exhubert_features.cli import main
-from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
-from exhubert_features.evaluation import Labels
-from exhubert_features.evaluation.across import beyond, mean_over
-from exhubert_features.evaluation.metrics import CLASSIFICATION
-from exhubert_features.evaluation.outcome import Outcome
-from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
-from exhubert_features.heads import load_head
-from exhubert_features.spec import ExtractionSpec
-from exhubert_features.store import UnknownId, merge, open_stores
+from exhubert_features.errors import LabelError, UsageError
+from exhubert_features.evaluation import LabelOptions, Labels
+from exhubert_features.evaluation.comparison import compare
+from exhubert_features.evaluation.intervals import regression_figures, several_figures
+from exhubert_features.evaluation.metrics import concordance, mean_concordance
+from exhubert_features.evaluation.splits import SplitOptions, make_protocol
+from exhubert_features.heads import HeadConfig, evaluate, load_head, probe, train
+from exhubert_features.heads.features import Kind
+from exhubert_features.heads.fitting import choose, fit, outputs_of
+from exhubert_features.heads.labelled import LabelledFeatures
+from exhubert_features.heads.options import FitOptions
+from exhubert_features.heads.training import train_on
+from exhubert_features.store import FeatureStore
 
-NAMES = ("alpha", "beta", "gamma")
-LEFT_OUT = SplitOptions(scheme="leave-one-corpus-out")
-SMALL = {"speakers": 4, "clips": 6}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three corpora whose speakers, and in two of them clips, have the same names."""
-    path = tmp_path_factory.mktemp("several")
-    for name, seed in zip(NAMES, (1, 1, 2), strict=True):
-        write_emotional_store(path / name, seed=seed, audio=name, **SMALL)  # type: ignore[arg-type]
-    return path
+TARGETS = ("arousal", "valence", "dominance")
+PLEASURE = dict(zip(EMOTIONS, (-1.0, 1.0, 0.0), strict=True))
+QUICK = FitOptions(epochs=25, patience=4, hidden=16, batch_size=32, learning_rate=1e-2)
+TWO_FOLDS = SplitOptions(folds=2)
 
 
-@pytest.fixture(scope="module")
-def paths(folder: Path) -> list[Path]:
-    return [folder / name for name in NAMES]
-
-
-def labels_of(stores: list[Path], **options: object) -> Labels:
-    return Labels.from_store(open_stores(stores), target="emotion", **options)  # type: ignore[arg-type]
-
-
-def test_one_store_is_itself(paths: list[Path]) -> None:
-    store = open_stores(paths[0])
-    assert type(store) is FeatureStore and open_stores(store) is store
-    assert type(open_stores(paths[:1])) is FeatureStore
-
-
-def test_rows_are_those_of_each_in_turn(paths: list[Path]) -> None:
-    store, parts = open_stores(paths), [FeatureStore(path) for path in paths]
-    assert len(store) == 72 and len(set(store.ids)) == 72
-    assert store.ids[0] == "alpha/1-0-00" and store.ids[24] == "beta/1-0-00"
-    assert store.ids[-1] == "2-3-05"  # stands in one store only
-    assert store.column("clip_id") == store.ids
-    whole = np.concatenate([part.matrix(layer=3) for part in parts])
-    np.testing.assert_array_equal(store.matrix(layer=3), whole)
-    assert store.logits().shape == (72, 2)
-    for place in (0, 30, 71):
-        name = store.ids[place]
-        assert name in store and store.row(name) == place and store[name].id == name
-        np.testing.assert_array_equal(store[name].pooled[3, 0], whole[place])
-        np.testing.assert_array_equal(store.vector(name, layer=3), whole[place])
-    assert [json.loads(meta)["corpus"] for meta in store.column("meta")][::24] == list(NAMES)
-    assert len(store.failures) == 3
-    with pytest.raises(UnknownId, match="1-0-00"):
-        store["1-0-00"]
-
-
-def test_a_corpus_is_named_by_hand_by_its_rows_or_by_its_folder(tmp_path: Path) -> None:
-    first = write_emotional_store(tmp_path / "a/features", seed=1, **SMALL)  # type: ignore[arg-type]
-    write_emotional_store(tmp_path / "b/features", seed=2, **SMALL)  # type: ignore[arg-type]
-    write_emotional_store(tmp_path / "c/features", seed=3, corpus="emodb", **SMALL)  # type: ignore[arg-type]
-    a, b, c = (tmp_path / name / "features" for name in "abc")
-
-    def corpora(stores: object) -> list[str]:
-        metas = open_stores(stores).column("meta")  # type: ignore[arg-type]
-        return list(dict.fromkeys(json.loads(meta)["corpus"] for meta in metas))
-
-    with pytest.raises(UsageError, match=r"2 stores are called 'features'.*NAME=STORE"):
-        open_stores([a, b])
-    assert corpora([a, c]) == ["features", "emodb"]
-    assert corpora([f"one={a}", f"two={b}", c]) == ["one", "two", "emodb"]
-    assert corpora({"one": first, "two": b, "three": c}) == ["one", "two", "three"]
-
-
-def test_stores_of_one_corpus_share_speakers_and_no_clips(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        write_emotional_store(tmp_path / str(seed), seed=seed, **SMALL)  # type: ignore[arg-type]
-    labels = labels_of([f"emodb={tmp_path / '1'}", f"emodb={tmp_path / '2'}"])  # type: ignore[list-item]
-    assert sorted(set(labels.groups.tolist())) == [f"emodb/s{number}" for number in range(4)]
-    assert not labels.warnings
-    with pytest.raises(UsageError, match=r"24 ids stand in two stores of the corpus emodb, first"):
-        open_stores([f"emodb={tmp_path / '1'}"] * 2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"preprocess": "masked"}, "spec.preprocess is 'masked', not 'card'"),
-        ({"layers": (0, 3)}, r"spec.layers is \[0, 3\], not \[0, 1, 2, 3, 4\]"),
-        ({"pools": ("max",)}, r"spec.pools is \['max'\], not \['mean'\]"),
-    ],
-)
-def test_stores_of_two_kinds_are_refused(
-    changes: dict[str, object], words: str, paths: list[Path], tmp_path: Path
-) -> None:
-    spec = ExtractionSpec(**changes)  # type: ignore[arg-type]
-    write_emotional_store(tmp_path / "other", spec=spec, **SMALL)  # type: ignore[arg-type]
-    with pytest.raises(FingerprintMismatch, match=f"other and .*alpha are not of one.*{words}"):
-        train([paths[0], tmp_path / "other"], target="emotion")
-
-
-def test_a_store_without_clips_is_refused(paths: list[Path], tmp_path: Path) -> None:
-    write_emotional_store(tmp_path / "empty", speakers=0)
-    with pytest.raises(UsageError, match="empty holds no clips"):
-        open_stores([*paths, tmp_path / "empty"])
-
-
-def test_speakers_of_two_corpora_are_different_people(paths: list[Path]) -> None:
-    labels = labels_of(paths)
-    assert len(set(labels.groups.tolist())) == 12 and "beta/s0" in labels.groups
-    (note,) = labels.warnings
-    assert "4 names of a speaker stand in several corpora (s0, s1, s2, s3)" in note
-    assert labels.columns["corpus"].tolist() == list(np.repeat(NAMES, 24))
-
-
-def test_lookalikes_are_united_inside_a_corpus_only(paths: list[Path]) -> None:
-    store = open_stores(paths[:2])
-    odd = {"alpha/1-0-00": "S0"}
-    rows = [
-        {"id": name, "emotion": store[name].meta["emotion"],
-         "speaker": odd.get(name, store[name].meta["speaker"])}
-        for name in store.ids
-    ]  # fmt: skip
-    labels = Labels.from_store(store, target="emotion", labels=rows)
-    assert len(set(labels.groups.tolist())) == 8
-    assert any(note.startswith("alpha: Taken for one speaker") for note in labels.warnings)
-
-
-def test_the_same_audio_in_two_corpora_ties_their_speakers(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_emotional_store(tmp_path / name, seed=1, **SMALL)  # type: ignore[arg-type]
-    labels = labels_of([tmp_path / "a", tmp_path / "b"], split="corpus")
-    assert len(set(labels.groups.tolist())) == 4
-    with pytest.raises(LabelError, match="4 groups stand on both sides of corpus a"):
-        make_protocol(labels, LEFT_OUT)
-
-
-@pytest.mark.parametrize("qualified", [True, False])
-def test_a_table_names_clips_with_their_corpus(qualified: bool, paths: list[Path]) -> None:
-    store = open_stores(paths)
-    rows = []
-    for index, name in enumerate(store.ids):
-        corpus, own = NAMES[index // 24], name.rpartition("/")[2]
-        row = {"emotion": EMOTIONS[index % 2], "speaker": f"{index % 24 // 6}"}
-        rows.append(row | ({"id": name} if qualified else {"id": own, "corpus": corpus}))
-    labels = Labels.from_store(store, target="emotion", labels=rows)
-    assert labels.values.tolist() == [index % 2 for index in range(72)]
-    assert labels.columns["corpus"].tolist() == list(np.repeat(NAMES, 24))
-
-
-def test_each_corpus_is_left_out_once(paths: list[Path]) -> None:
-    labels = labels_of(paths, split="corpus")
-    protocol = make_protocol(labels, LEFT_OUT)
-    corpus = labels.columns["corpus"]
-    assert [fold.name for fold in protocol.folds] == [f"corpus {name}" for name in NAMES]
-    for fold, name in zip(protocol.folds, NAMES, strict=True):
-        assert set(corpus[fold.test]) == {name} and name not in corpus[fold.train]
-        assert len(fold.inner) == 2  # chosen by leaving out one of the other two
-        for inner in fold.inner:
-            assert len(set(corpus[inner.held])) == 1 and name not in corpus[inner.held]
-    assert "Each of the 3 corpora was left out once" in protocol.words
-
-
-def test_of_two_corpora_one_trains_and_chooses_by_its_speakers(paths: list[Path]) -> None:
-    labels = labels_of(paths[:2], split="corpus")
-    for fold in make_protocol(labels, LEFT_OUT).folds:
-        assert len(fold.inner) == 4
-        for inner in fold.inner:
-            assert not set(labels.groups[inner.train]) & set(labels.groups[inner.held])
-
-
-def test_one_corpus_cannot_be_left_out(paths: list[Path], tmp_path: Path) -> None:
-    write_emotional_store(tmp_path / "one", corpus="emodb", **SMALL)  # type: ignore[arg-type]
-    with pytest.raises(LabelError, match=r"all clips are of one corpus, 'emodb'.*several stores"):
-        probe(tmp_path / "one", target="emotion", splitting=LEFT_OUT)
-    with pytest.raises(LabelError, match="there is no column 'corpus'"):
-        probe(paths[0], target="emotion", splitting=LEFT_OUT)
-
-
-def test_several_stores_score_as_the_merged_one(tmp_path: Path) -> None:
-    for seed, name in enumerate(NAMES):
-        write_emotional_store(tmp_path / name, seed=seed, corpus=name, **SMALL)  # type: ignore[arg-type]
-    stores = [tmp_path / name for name in NAMES]
-    merge(stores, tmp_path / "merged")
-    found = [
-        train(one, target="emotion", splitting=LEFT_OUT, layers=[2]).evaluation
-        for one in (stores, tmp_path / "merged")
-    ]
-    assert found[0].main == found[1].main and found[0].parts == found[1].parts
-    assert [part.name for part in found[0].parts if part.kind == "corpus"] == list(NAMES)
-
-
-def test_a_corpus_that_means_something_else_shows(paths: list[Path]) -> None:
-    """Known truth: in gamma every emotion is called by another's name."""
-    store = open_stores(paths)
-    moved = dict(zip(EMOTIONS, (*EMOTIONS[1:], EMOTIONS[0]), strict=True))
-    rows = [
-        {"id": name, "emotion": row.meta["emotion"] if "/" in name else moved[row.meta["emotion"]],
-         "speaker": row.meta["speaker"]}
-        for name in store.ids
-        for row in [store[name]]
-    ]  # fmt: skip
-    found = probe(paths, target="emotion", labels=rows, layers=[3], splitting=LEFT_OUT)
-    scores = {part.name: part.score for part in found.parts}
-    assert scores["gamma"].value < 0.1 < 0.4 < scores["alpha"].value
-    mean, another = scores["other speakers of these"], scores["another corpus like these"]
-    values = [scores[name].value for name in NAMES]
-    assert mean.value == another.value == pytest.approx(np.mean(values))
-    assert another.low < mean.low < mean.high < another.high  # corpora differ more than speakers
-
-
-@pytest.mark.slow
-def test_train_then_evaluate_on_several(paths: list[Path], tmp_path: Path) -> None:
-    trained = train(paths, target="emotion", splitting=LEFT_OUT)
-    trained.save(tmp_path / "head")
-    write_emotional_store(tmp_path / "x", seed=7, audio="x", **SMALL)  # type: ignore[arg-type]
-    write_emotional_store(tmp_path / "y", seed=7, audio="y", **SMALL)  # type: ignore[arg-type]
-    found = evaluate(tmp_path / "head", [tmp_path / "x", tmp_path / "y"])
-    assert found.main.value > 0.8 and len(found.tested) == 48
-    assert [part.name for part in found.parts] == ["x", "y", "other speakers of these"]
-    assert not any("were among the head's training clips" in note for note in found.warnings)
-    again = evaluate(tmp_path / "head", paths[:2])
-    assert any("48 of 48 clips were among" in note for note in again.warnings)
-    found.report(tmp_path / "report")
-    page = (tmp_path / "report/report.html").read_text()
-    assert "other speakers of these" in page
-
-
-@pytest.mark.slow
-def test_as_typed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stores = [str(folder / "alpha"), f"second={folder / 'beta'}", str(folder / "gamma")]
-    command = [*stores, "--target", "emotion", "--split", "leave-one-corpus-out", "-o"]
-    assert main(["train", *command, str(tmp_path / "head"), "--layers", "3"]) == 0
-    printed = capsys.readouterr().out
-    for words in ("corpus alpha: UAR", "corpus second: UAR", "mean of 3 corpora, for another"):
-        assert words in printed
-    assert load_head(tmp_path / "head").config.classes == EMOTIONS
-    assert main(["evaluate", str(tmp_path / "head"), *stores, "-o", str(tmp_path / "on")]) == 0
-    assert main(["probe", *command, str(tmp_path / "probe"), "--repeats", "2"]) == 2
-    assert "can be dealt in one way only" in capsys.readouterr().err
-
-
-def test_a_corpus_of_one_class(paths: list[Path]) -> None:
-    """It cannot train alone, and is tested on what it has."""
-    only = {"happy": "", "sad": ""}
-    store = open_stores(paths[:2])
-    rows = [
-        {"id": name, "emotion": only.get(emotion, emotion) if "alpha" in name else emotion,
-         "speaker": store[name].meta["speaker"]}
-        for name in store.ids
-        for emotion in [store[name].meta["emotion"]]
-    ]  # fmt: skip
-    found = probe(
-        paths[:2],
-        target="emotion",
-        labels=rows,
-        layers=[3],
-        joining=LabelOptions(drop_unlabelled=True),
-        splitting=LEFT_OUT,
-    )
-    assert [fold.name for fold in found.protocol.folds] == ["corpus alpha"]
-    assert any("Not tested" in note and "corpus beta" in note for note in found.warnings)
-    assert set(found.tested.values.tolist()) == {0}
-
-
-def outcome_of(groups: int, rate: float, random: np.random.Generator, spread: float) -> Outcome:
-    """Two classes of 10 clips for each speaker; hit by speakers' own rates about ``rate``."""
-    size, count = 20, groups * 20
-    own = np.clip(random.normal(rate, spread, groups), 0, 1).repeat(size)
-    truth = np.tile([0, 1], count // 2)
-    guess = np.where(random.random(count) < own, truth, 1 - truth)
-    everyone = np.arange(count)
-    labels = Labels(
-        target="x", task="classification", classes=("a", "b"), rows=everyone,
-        ids=everyone.astype(str), clips=everyone.astype(str), values=truth,
-        groups=everyone // size, group="speaker",
-    )  # fmt: skip
-    whole = Fold(name="all", train=everyone[:0], test=everyone, inner=())
-    return Outcome(
-        labels=labels,
-        protocol=Protocol(folds=(whole,), words=""),
-        outputs=np.eye(2)[guess],
-    )
-
-
-def coverage(groups: tuple[int, ...], rates: tuple[float, ...], repeats: int) -> float:
-    """Share of intervals that hold the mean of rates, of other speakers of the same corpora."""
-    random = np.random.default_rng(0)
-    held = 0
-    for _ in range(repeats):
-        parts = [outcome_of(g, r, random, 0.1) for g, r in zip(groups, rates, strict=True)]
-        found = mean_over(parts)
-        assert found.value == pytest.approx(np.mean([part.main.value for part in parts]))
-        held += found.low <= np.mean(rates) <= found.high
-    return held / repeats
-
-
-@pytest.mark.parametrize("groups", [(4, 4, 4), (4, 6, 24), (5, 10)])
-def test_the_mean_over_corpora_keeps_its_word(groups: tuple[int, ...]) -> None:
-    assert 0.92 <= coverage(groups, (0.55, 0.7, 0.8)[: len(groups)], 400) <= 0.985
-
-
-def test_the_mean_is_not_that_of_all_clips() -> None:
-    """A large corpus counts as much as a small one."""
+def table(store: FeatureStore, *, without: dict[int, str] | None = None) -> list[dict[str, str]]:
+    """Ratings of each clip; ``without`` some, by the clip's place."""
     random = np.random.default_rng(1)
-    parts = [outcome_of(40, 0.95, random, 0.0), outcome_of(4, 0.5, random, 0.0)]
-    sums = sum(CLASSIFICATION["uar"](part_confusion(part)) for part in parts)
-    assert mean_over(parts).value == pytest.approx(sums / 2, abs=1e-9)
-    assert mean_over(parts).value < 0.8
+    rows = []
+    for place, name in enumerate(store.ids):
+        meta = store[name].meta
+        arousal, noise = float(meta["arousal"]), random.normal(size=2) * 0.3
+        row = {
+            "id": name,
+            "arousal": meta["arousal"],
+            "valence": f"{10 * (PLEASURE[meta['emotion']] + noise[0]):.3f}",  # on another scale
+            "dominance": f"{3 + 0.5 * arousal + noise[1]:.3f}",
+        }
+        if without and place in without:
+            row[without[place]] = "NA"
+        rows.append(row)
+    return rows
 
 
-def part_confusion(part: Outcome) -> np.ndarray:
-    cells = part.tested.values * 2 + part.prediction
-    return np.bincount(cells, minlength=4).reshape(2, 2)
+def write_table(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text(
+        "\n".join(",".join(cells) for cells in [list(rows[0]), *(r.values() for r in rows)])
+    )
+    return str(path)
 
 
-def test_the_interval_for_another_corpus_keeps_its_word() -> None:
-    random = np.random.default_rng(0)
-    for count in (3, 5, 8):
-        held = 0
-        for _ in range(2000):
-            found = beyond(random.normal(0.6, 0.05, count).tolist(), 0.0)
-            assert found is not None
-            held += found.low <= 0.6 <= found.high
-        assert 0.935 <= held / 2000 <= 0.965
-    assert beyond([0.5, 0.7], 0.0) is None
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_emotional_store(tmp_path_factory.mktemp("several") / "store", frame_layers=(3,))
+
+
+def labels_of(
+    store: FeatureStore, target: str = ",".join(TARGETS), **missing: dict[int, str]
+) -> Labels:
+    return Labels.from_store(store, target=target, labels=table(store, **missing))
+
+
+# Labels
+
+
+def test_a_clip_that_lacks_one_target_serves_the_others_and_is_named(store: FeatureStore) -> None:
+    labels = labels_of(store, without={3: "valence"})
+    assert labels.values.shape == (len(store.ids), 3) and labels.targets == TARGETS
+    assert np.isnan(labels.values[3]).tolist() == [False, True, False]
+    expected = f"No valence is known of 1 clip ({store.ids[3]}): they serve the other targets only"
+    assert expected in labels.warnings
+
+
+def test_a_clip_without_any_target_has_no_label(store: FeatureStore) -> None:
+    rows = table(store)
+    rows[0] |= dict.fromkeys(TARGETS, "")
+    with pytest.raises(LabelError, match=r"no label, group or split for 1 clip"):
+        Labels.from_store(store, target=TARGETS, labels=rows)
+    rows = [{**row, "dominance": ""} for row in table(store)]
+    with pytest.raises(LabelError, match="no clip has a number in column 'dominance'"):
+        Labels.from_store(store, target=TARGETS, labels=rows)
+    rows[5]["valence"] = "high"
+    with pytest.raises(LabelError, match="no finite number in column 'valence' for 1 clip"):
+        Labels.from_store(store, target=("arousal", "valence"), labels=rows)
+
+
+@pytest.mark.parametrize("target", ["arousal,", "arousal,arousal"])
+def test_targets_that_are_none(store: FeatureStore, target: str) -> None:
+    with pytest.raises(UsageError, match="several different ones"):
+        labels_of(store, target)
+
+
+def test_several_classes_are_refused(
+    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["probe", str(store.path), "--target", "emotion,speaker", "--task", "classification"]
+    assert main([*command, "-o", str(tmp_path)]) == 2
+    assert "--soft says that each column holds the share of a class" in capsys.readouterr().err
+
+
+# Figures
+
+
+def drawn(seed: int = 0, groups: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    truth = random.normal(size=(groups * 10, 3)) + random.normal(size=(groups, 3)).repeat(
+        10, axis=0
+    )
+    guess = truth * (0.9, 0.5, 0.2) + random.normal(size=truth.shape)
+    return truth, guess, np.arange(groups).repeat(10)
+
+
+def test_mean_ccc_is_the_mean_and_its_interval_a_jackknife_of_the_mean() -> None:
+    truth, guess, groups = drawn()
+    truth[::7, 1] = np.nan
+    found = several_figures(truth, guess, groups=groups, targets=TARGETS)
+    assert list(found)[:4] == ["mean_ccc", "ccc arousal", "pearson arousal", "mae arousal"]
+    means = [np.mean([_ccc(truth[k], guess[k], t) for t in range(3)])
+             for k in (groups >= 0, *(groups != speaker for speaker in range(6)))]  # fmt: skip
+    assert found["mean_ccc"].value == pytest.approx(means[0])
+    assert means[0] == pytest.approx(mean_concordance(truth, guess))
+    variance = 5 / 6 * np.sum((np.array(means[1:]) - means[0]) ** 2)
+    width = found["mean_ccc"].high - found["mean_ccc"].low
+    assert width == pytest.approx(2 * 2.57058 * np.sqrt(variance), rel=0.1)  # Wilson's is narrower
+    known = np.isfinite(truth[:, 1])
+    alone = regression_figures(truth[known, 1], guess[known, 1], groups=groups[known])
+    assert found["ccc valence"] == alone["ccc"]
+
+
+def _ccc(truth: np.ndarray, guess: np.ndarray, target: int) -> float:
+    known = np.isfinite(truth[:, target])
+    return concordance(truth[known, target], guess[known, target])
+
+
+def test_the_mean_of_one_target_three_times_is_that_target() -> None:
+    truth, guess, groups = drawn()
+    truth, guess = (values[:, :1].repeat(3, axis=1) for values in (truth, guess))
+    found = several_figures(truth, guess, groups=groups, targets=TARGETS)
+    assert found["mean_ccc"].low == pytest.approx(found["ccc arousal"].low)
+    assert found["mean_ccc"].high == pytest.approx(found["ccc arousal"].high)
+
+
+def test_a_target_that_one_speaker_has_does_not_break_the_mean() -> None:
+    truth, guess, groups = drawn()
+    truth[10:, 2] = np.nan
+    found = several_figures(truth, guess, groups=groups, targets=TARGETS)["mean_ccc"]
+    assert np.isfinite([found.low, found.high]).all() and found.low < found.value < found.high
+
+
+def test_two_predictions_of_several_targets_are_compared() -> None:
+    truth, guess, groups = drawn(groups=8)
+    truth[::9, 0] = np.nan
+    worse = guess + 2 * np.random.default_rng(5).normal(size=guess.shape)
+    found = compare(truth, guess, worse, groups=groups, metric="mean_ccc")
+    gap = mean_concordance(truth, guess) - mean_concordance(truth, worse)
+    assert found.difference.value == pytest.approx(gap) and found.difference.low > 0
+    assert found.p_value == pytest.approx(2 / 2**8)  # all eight speakers say so
+    truth, guess, _ = drawn(groups=30)
+    worse = guess + 0.5 * np.random.default_rng(5).normal(size=guess.shape)
+    order = np.random.default_rng(0).permutation(len(truth))
+    mixed = compare(truth[order], guess[order], worse[order], groups=None, metric="mean_ccc")
+    assert mixed.p_value == compare(truth, guess, worse, groups=None, metric="mean_ccc").p_value
+
+
+# Heads
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant"])
+def test_each_target_is_fitted_as_if_it_were_alone(store: FeatureStore, kind: Kind) -> None:
+    """On the clips that have it, stretched by itself, and not one number of another matters."""
+    several = labels_of(store, without=dict.fromkeys(range(0, 60, 4), "valence"))
+    rows = np.arange(len(several))[:90]
+    setting = {"C": 1e4, "shrinkage": 0.4, "stretch valence": 1.5, "stretch": 1.5}
+    config = HeadConfig(kind=kind, target=several.target, classes=(), layers=(BEST,),
+                        pools=("mean",), width=16)  # fmt: skip
+    features = LabelledFeatures(store, several, config)
+    together = outputs_of(fit(features, several, rows, setting, QUICK), features, rows)
+    known = rows[np.isfinite(several.values[rows, 1])]
+    alone = replace(several, target="valence", values=several.values[:, 1])
+    features = LabelledFeatures(store, alone, replace(config, target="valence"))
+    apart = outputs_of(fit(features, alone, known, setting, QUICK), features, known)
+    np.testing.assert_allclose(together[known, 1], apart[:, 0], atol=0.02)  # of about 8
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])
+def test_no_choice_sees_the_test_fold(store: FeatureStore, kind: Kind) -> None:
+    labels = labels_of(store)
+    fold = make_protocol(labels, SplitOptions(folds=3)).folds[0]
+    values = labels.values.copy()
+    values[fold.test] = -7.0
+    config = HeadConfig(kind=kind, target=labels.target, classes=(), layers=(BEST,),
+                        pools=("mean",), width=16, hidden=8)  # fmt: skip
+    options = replace(QUICK, epochs=4)
+    found = []
+    for which in (labels, replace(labels, values=values)):
+        features = LabelledFeatures(store, which, config)
+        choice = choose(features, which, fold, options)
+        head = fit(features, which, fold.train, choice.setting, options)
+        found.append((choice.setting, outputs_of(head, features, fold.test)))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp", "weighted", "attention"])
+@pytest.mark.slow
+def test_every_head_tells_all_targets_in_their_own_units(store: FeatureStore, kind: Kind) -> None:
+    labels = labels_of(store, without=dict.fromkeys(range(0, 120, 5), "dominance"))
+    loss = "mse" if kind in ("linear", "discriminant") else "ccc"
+    options = replace(QUICK, loss=loss)
+    found = train_on(store, labels, make_protocol(labels, TWO_FOLDS), kind=kind, options=options)
+    figures = found.evaluation.figures
+    assert found.evaluation.metric == "mean_ccc" and found.evaluation.main.value > 0.6
+    assert min(figures[f"ccc {name}"].value for name in TARGETS) > 0.5
+    assert found.head.target_scale.shape == (3,) and found.head.target_scale[1] > 5
+    assert found.evaluation.outputs.shape == (120, 3)
+
+
+def test_values_are_stretched_each_by_itself(store: FeatureStore) -> None:
+    labels = labels_of(store)
+    noisy = labels.values.copy()
+    noisy[:, 0] += 2 * np.random.default_rng(0).normal(size=len(labels))
+    labels = replace(labels, values=noisy)
+    found = train_on(store, labels, make_protocol(labels, TWO_FOLDS), layers=[BEST])
+    setting = found.head.notes["setting"]
+    assert set(setting) == {"C", "stretch arousal", "stretch valence", "stretch dominance"}
+    assert setting["stretch arousal"] > setting["stretch valence"] + 0.2
+    page = found.evaluation.content().folds[0]["chosen"]
+    assert "stretch arousal" in page
+
+
+def test_a_loss_that_does_nothing_is_refused(store: FeatureStore) -> None:
+    for head, target in (("linear", "arousal"), ("mlp", "emotion")):
+        with pytest.raises(UsageError, match="loss is 'ccc' for"):
+            train(store, target=target, head=head, fitting=FitOptions(loss="ccc"))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_saved_head_is_evaluated_on_all_some_or_renamed_targets(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    rows = table(store, without={0: "valence"})
+    trained = train(store, target=TARGETS, labels=rows, layers=[BEST], splitting=TWO_FOLDS)
+    trained.save(tmp_path / "head")
+    head = load_head(tmp_path / "head")
+    assert head.config.targets == TARGETS and head.notes["mean_ccc"]["value"] > 0.7
+    other = write_emotional_store(tmp_path / "other", seed=1, speakers=5, frame_layers=(3,))
+    told = evaluate(head, other, labels=table(other))
+    assert told.main.value > 0.6 and told.metric == "mean_ccc"
+    one = evaluate(head, other, labels=table(other), target="valence")
+    assert one.metric == "ccc"
+    assert one.main.value == pytest.approx(told.figures["ccc valence"].value)
+    renamed = [{"id": row["id"], "act": row["arousal"], "val": row["valence"],
+                "dom": row["dominance"]} for row in table(other)]  # fmt: skip
+    again = evaluate(head, other, labels=renamed, target="act,val,dom")
+    assert again.main.value == pytest.approx(told.main.value)
+    with pytest.raises(LabelError, match=r"columns for arousal, valence, dominance, in this order"):
+        evaluate(head, other, labels=renamed, target="act,val")
+    predicted = head.predict_features([other[other.ids[0]]], fingerprint=other.fingerprint)
+    np.testing.assert_allclose(predicted.scores[0], told.outputs[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_probe_and_report_and_table_and_comparison(
+    store: FeatureStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined = write_table(tmp_path / "labels.csv", table(store, without={2: "valence"}))
+    command = ["probe", str(store.path), "--labels", joined, "--target", ",".join(TARGETS)]
+    for layer in ("3", "0"):
+        out = str(tmp_path / layer)
+        assert main([*command, "--layers", layer, "--folds", "2", "-o", out]) == 0
+    printed = capsys.readouterr().out
+    assert "Mean CCC 0." in printed and "CCC dominance 0." in printed
+    assert "No valence is known of 1 clip" in printed
+    report = json.loads((tmp_path / "3" / "report.json").read_text())
+    assert report["mean_ccc"] > 0.6 and report["targets"] == list(TARGETS)
+    assert {"ccc arousal", "mae valence"} < set(report["metrics"])
+    assert report["clips"]["truth"][2][1] is None and len(report["clips"]["prediction"][2]) == 3
+    head = (tmp_path / "3" / "predictions.csv").read_text()
+    assert head.startswith("id,group,fold,truth_arousal,prediction_arousal,truth_valence")
+    page = (tmp_path / "3" / "report.html").read_text()
+    assert "Mean CCC" in page and "CCC valence" in page and "true dominance" in page
+    runs = [str(tmp_path / layer) for layer in "03"]
+    assert main(["compare", *runs, "-o", str(tmp_path / "both")]) == 0
+    rows = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert rows["metric"] == "mean_ccc" and rows["runs"][1]["difference"]["low"] > 0
+    assert "| Mean CCC |" in capsys.readouterr().out
+
+
+def test_rows_per_annotator_are_averaged_for_each_target(store: FeatureStore) -> None:
+    rows = table(store)
+    shifted = [{**row, "arousal": repr(float(row["arousal"]) + 2), "valence": "NA"} for row in rows]
+    labels = Labels.from_store(store, target=TARGETS, labels=[*rows, *shifted],
+                               options=LabelOptions(annotators=True))  # fmt: skip
+    plain = labels_of(store)
+    np.testing.assert_allclose(labels.values[:, 0], plain.values[:, 0] + 1)
+    np.testing.assert_allclose(labels.values[:, 1], plain.values[:, 1])
+
+
+def test_a_probe_of_several_targets_is_each_targets_own_probe(store: FeatureStore) -> None:
+    """With one shrinkage to choose from they share nothing but the folds."""
+    from exhubert_features.heads import layerwise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layerwise, "SHRINKAGES", (0.4,))
+        rows = table(store)
+        each = SplitOptions(scheme="leave-one-group-out")
+        both, one = (
+            probe(store, target=target, labels=rows, layers=[3], splitting=each)
+            for target in (TARGETS, "arousal")
+        )
+    np.testing.assert_allclose(both.outputs[:, 0], one.outputs[:, 0], atol=1e-3)
+    assert both.curve is not None and both.curve.best == BEST

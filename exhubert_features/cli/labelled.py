@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,11 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CSV, TSV or JSON, joined on id or file (default: columns of the store's manifest)",
     )
-    parser.add_argument("--target", metavar="COLUMN", help="what to predict")
+    parser.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="what to predict; several numbers at once as arousal,valence,dominance",
+    )
     parser.add_argument(
         "--group", metavar="COLUMN", default="speaker", help="who speaks (default: %(default)s)"
     )
@@ -51,6 +55,12 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotators",
         action="store_true",
         help="--labels has a row per annotator: the most frequent class counts, or the mean number",
+    )
+    parser.add_argument(
+        "--soft",
+        action="store_true",
+        help="labels are shares of classes: --target names a column for each class, such as "
+        "angry,happy,sad, holding shares or votes; or those of --annotators",
     )
     parser.add_argument(
         "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
@@ -130,6 +140,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
         annotators=options.annotators,
+        soft=options.soft,
         columns=tuple(options.by.split(",")) if options.by else (),
     )
 
@@ -227,6 +238,7 @@ def show_result(
         result["parts"] = evaluation.parts
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
+        result["metrics"], result["baselines"] = evaluation.figures, evaluation.baselines
         result["comparisons"] = evaluation.comparisons
         print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
@@ -234,6 +246,8 @@ def show_result(
         f"{metric_name(name)} {main.value:.3f} "
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
     )
+    for line in _other_figures(evaluation):
+        print(line)
     print(evaluation.protocol.words, evaluation.method)
     if evaluation.repeats:
         print(dealing_words((main.value, *evaluation.repeats), name))
@@ -250,6 +264,18 @@ def show_result(
     for warning in evaluation.warnings:
         print(f"warning: {warning}")
     print(f"report: {written}")
+
+
+def _other_figures(evaluation: Evaluation) -> Iterator[str]:
+    """Say how good each of several targets is told, and shares of classes where labels are soft."""
+    from ..report import metric_name
+
+    for key, figure in evaluation.figures.items():
+        if key.startswith("ccc ") or key in evaluation.baselines:
+            chance = evaluation.baselines.get(key)
+            against = "" if chance is None else f", chance {chance:.3f}"
+            span = f"{figure.low:.3f} to {figure.high:.3f}"
+            yield f"{metric_name(key)} {figure.value:.3f} ({span}){against}"
 
 
 def _parse_pairs(pairs: Sequence[str], option: str, expected: str) -> dict[str, str]:

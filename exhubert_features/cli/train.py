@@ -38,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="balanced",
         help="whether every class counts alike, or as often as it occurs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--loss",
+        choices=("mse", "ccc"),
+        default="mse",
+        help="of numbers, for mlp, weighted and attention: squared error, or 1 - CCC "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--hidden", type=int, default=128, help="default: %(default)s")
     parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace a head that is there")
@@ -77,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
             learning_rate=options.learning_rate,
             hidden=options.hidden,
             prior=options.prior,
+            loss=options.loss,
         ),
         baselines=chosen_baselines(options, store),
         corpus=options.corpus,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def probe(
     store: NamedStores,
     *,
-    target: str,
+    target: str | Sequence[str],
     group: str | None = "speaker",
     labels: LabelSource | None = None,
     layers: Sequence[int] | None = None,
@@ -46,7 +46,8 @@ def probe(
     store
         Features, or their path; or several, see :func:`exhubert_features.train`.
     target, group
-        Columns: what to predict, and who must not stand on both sides of a split.
+        Columns: what to predict (several at once: arousal, valence, dominance), and who must
+        not stand on both sides of a split.
     labels
         A table (file, rows, DataFrame) with these columns; None: those of the store's manifest.
     layers
