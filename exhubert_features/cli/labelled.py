@@ -105,8 +105,10 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="compare with a table of other features in the same folds, or with `logits`, the "
-        "encoder's own class scores; repeatable",
+        help="compare with other features in the same folds: a table of them, `logits`, the "
+        "encoder's own class scores, or `egemaps`, which opensmile computes from the store's files "
+        "(written to egemaps.csv in the output); or with `six-classes`, what the released model "
+        "tells by itself; repeatable",
     )
     parser.add_argument(
         "--per-speaker",
@@ -181,6 +183,24 @@ def group_column(options: argparse.Namespace, store: FeatureStore) -> str | None
         return str(options.group)
     rows = [*store_rows(store), *(table_rows(options.labels) if options.labels else [])]
     return options.group if any(options.group in row for row in rows) else None
+
+
+def chosen_baselines(options: argparse.Namespace, store: FeatureStore) -> list[str | Path]:
+    """Return the baselines, as typed but for eGeMAPS functionals, which become a table."""
+    return [
+        _egemaps(store, Path(options.output)) if name == "egemaps" else name
+        for name in dict.fromkeys(options.baseline)
+    ]
+
+
+def _egemaps(store: FeatureStore, output: Path) -> Path:
+    from ..extraction.functionals import write_egemaps
+
+    return write_egemaps(
+        store,
+        output / "egemaps.csv",
+        on_progress=lambda done, total: show_progress("eGeMAPS", done, total),
+    )
 
 
 def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | None:
