@@ -3,10 +3,11 @@
 from .copying import merge, pack
 from .features import FeatureStore
 from .journal import StoredFailure
+from .progress import WriteProgress
 from .rows import UnknownId
 from .shard import estimate_bytes
 from .verify import Damage, Verification, repair, verify
-from .writer import ShardLimits, WriteProgress
+from .writer import ShardLimits
 
 __all__ = [
     "Damage",
