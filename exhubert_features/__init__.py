@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from .spec import CLASSES as CLASSES
     from .spec import ExtractionSpec as ExtractionSpec
     from .store import FeatureStore as FeatureStore
+    from .trainable import TrainableEncoder as TrainableEncoder
 
 _HOME = {
     "load_encoder": "encoder",
     "Encoder": "encoder",
     "EncoderOutput": "inference",
+    "TrainableEncoder": "trainable",
     "ExtractionSpec": "spec",
     "CLASSES": "spec",
     "FeatureStore": "store",

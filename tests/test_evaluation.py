@@ -149,6 +149,39 @@ def test_splits_under_any_names_and_several_test_sets() -> None:
         make_protocol(labels, SplitOptions(roles={"spare": "holdout"}))
 
 
+def test_parts_of_a_split_that_only_look_different_are_one_and_named() -> None:
+    spelt = ["train", "Train", "dev", "DEV", "Test", "test", "TRAIN", "Dev", "1", "1.0"]
+    splits = np.array(spelt).repeat(4)
+    labels = make_labels(np.arange(40), np.arange(40) % 2, splits=splits)
+    known = labels.take(np.arange(32))
+    protocol = make_protocol(known)
+    (fold,) = protocol.folds  # and not two test sets
+    assert len(fold.train) == 24 and len(fold.test) == 8 and not protocol.test_sets
+    (inner,) = fold.inner
+    assert inner.held.tolist() == [*range(8, 16), *range(28, 32)]
+    assert "'DEV' and 'Dev' and 'dev'" in protocol.warnings[0]
+    assert "'Test' and 'test'" in protocol.warnings[0]
+    apart = make_protocol(known, SplitOptions(roles={"Test": "test", "test": "test"}))
+    assert [fold.name for fold in apart.folds] == ["Test", "test"]
+    folds = make_protocol(labels, SplitOptions(fold_column="fold"))
+    assert [fold.name for fold in folds.folds] == ["1", "DEV", "TRAIN", "Test"]
+    assert "'1' and '1.0'" in folds.warnings[0]
+
+
+def test_a_split_map_of_names_that_are_not_there_is_refused() -> None:
+    splits = np.array(["train", "Development", "test"]).repeat(8)
+    labels = make_labels(np.arange(24), np.arange(24) % 2, splits=splits)
+    with pytest.raises(LabelError, match=r"split map speaks of Develop; expected .*Development"):
+        make_protocol(labels, SplitOptions(roles={"Develop": "dev"}))
+
+
+def test_subgroups_that_only_look_different_are_one() -> None:
+    rows = clips(8, gender=["f", "F", "m", "m", "f", "f", "M", "m"])
+    found = join_labels(rows, target="mood", options=LabelOptions(columns=("gender",)))
+    assert sorted(set(found.columns["gender"])) == ["F", "M"]
+    assert "'F' and 'f'" in found.warnings[0]
+
+
 def test_a_fold_column_is_one_fold_per_name_and_speakers_stay_apart() -> None:
     sessions = np.array(["train", "test", "Ses3"]).repeat(8)
     labels = make_labels(np.arange(6).repeat(4), np.arange(24) % 2, splits=sessions)

@@ -10,8 +10,11 @@ from typing import Literal
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..store import CORPUS
 from .dealing import deal
 from .labels import Labels
+from .leaks import leaks
+from .values import unite_lookalikes
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 MERGED = 3  # inner folds where the outer ones are many
@@ -23,7 +26,9 @@ _SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
     r"(?:test|testing|eval|evaluation)[ _-]?\d*",
 )
 
-Scheme = Literal["auto", "leave-one-group-out", "grouped", "column", "random"]
+Scheme = Literal[
+    "auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "column", "random"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,8 @@ class SplitOptions:
     """How clips are divided into training and test."""
 
     # auto: the split column if there is one, else leave-one-group-out for up to six groups,
-    # else stratified grouped folds; random ignores the groups, with a warning
+    # else stratified grouped folds; leave-one-corpus-out tests what holds beyond a corpus; random
+    # ignores the groups, with a warning
     scheme: Scheme = "auto"
     column: str | None = None  # holds train, dev, test, or one name per official fold
     fold_column: str | None = None  # the same, but every name is a fold, whatever it says
@@ -43,7 +49,8 @@ class SplitOptions:
     @property
     def given(self) -> str | None:
         """The column that holds the split."""
-        return self.column or self.fold_column
+        by_corpus = CORPUS if self.scheme == "leave-one-corpus-out" else None
+        return self.column or self.fold_column or by_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,7 @@ class _Outer:
     owners: np.ndarray  # (N,) what must stay together
     # of a given split: parts 0 train, 1 development, 2 and more are test sets, -1 is left out
     single: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def make_protocol(
@@ -115,14 +123,15 @@ def make_protocol(
     """
     options = options or SplitOptions()
     outer = _outer(labels, options, seed)
-    notes = [RANDOM] if _scheme(labels, options) == "random" else []
+    notes = [*outer.notes, *([RANDOM] if _scheme(labels, options) == "random" else [])]
     built, skipped = [], []
+    lacking = "are of one class only" if labels.classes else "have no number of some target"
     for part in range(2 if outer.single else 0, len(outer.names)):
         test = np.flatnonzero(outer.parts == part)
         train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
                                & (outer.parts >= 0))  # fmt: skip
         name = outer.names[part]
-        notes += _leaks(outer.owners, train, test, name, accepted=options.shared_groups)
+        notes += leaks(outer.owners, train, test, name, accepted=options.shared_groups)
         if not _trainable(labels, train):
             skipped.append(name)
             continue
@@ -131,14 +140,12 @@ def make_protocol(
         built.append(Fold(name=name, train=train, test=test, inner=held))
     if not built:
         raise LabelError(
-            "the training clips of every fold are of one class only",
-            expected="two or more classes among the speakers of every training part",
+            f"the training clips of every fold {lacking}",
+            expected="two or more classes, or numbers, among the speakers of every training part",
             remedy="Use fewer folds, or another --group",
         )
     if skipped:
-        notes.append(
-            f"Not tested, since the clips left for training are of one class: {', '.join(skipped)}"
-        )
+        notes.append(f"Not tested, since the training clips {lacking}: {', '.join(skipped)}")
     return Protocol(
         folds=tuple(built),
         words=outer.words,
@@ -183,42 +190,12 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
     return "leave-one-group-out" if few else "grouped"
 
 
-def raise_if_shared(
-    groups: np.ndarray, train: np.ndarray, test: np.ndarray, *, where: str = "the split"
-) -> None:
-    """Raise LabelError if a group (N,) has clips at both positions: they would leak."""
-    shared = _shared(groups, train, test)
-    if shared:
-        raise LabelError(
-            f"{len(shared)} groups stand on both sides of {where} ({', '.join(shared[:5])})",
-            expected="every speaker in training or in test, not in both",
-            remedy="Correct the split, or accept it with --shared-groups (the report says so)",
-        )
-
-
-def _shared(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> list[str]:
-    return sorted(set(groups[train].tolist()) & set(groups[test].tolist()))
-
-
-def _leaks(
-    owners: np.ndarray, train: np.ndarray, test: np.ndarray, name: str, *, accepted: bool
-) -> list[str]:
-    if not accepted:
-        raise_if_shared(owners, train, test, where=name)
-        return []
-    shared = _shared(owners, train, test)
-    if not shared:
-        return []
-    return [
-        f"{name}: {len(shared)} groups stand in training and in test ({', '.join(shared[:5])}); "
-        "the score is not speaker-independent"
-    ]
-
-
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
         return _given(labels, options)
+    if scheme == "leave-one-corpus-out":
+        return _corpora(labels)
     if scheme == "random":
         parts = deal(labels, labels.clips, options.folds, seed)
         words = (
@@ -258,10 +235,19 @@ def _given(labels: Labels, options: SplitOptions) -> _Outer:
     """Follow the split column: train, development and test sets, or one fold per name."""
     if labels.splits is None:
         raise LabelError("there is no split column", remedy="Name it with --split-column")
-    names = sorted(set(labels.splits.tolist()))
+    splits, notes = unite_lookalikes(
+        labels.splits.tolist(), "part of the split", meant=options.roles
+    )
+    names = sorted(set(splits))
+    unknown = sorted(set(options.roles) - set(names))
+    if unknown:
+        raise LabelError(
+            f"the split map speaks of {', '.join(unknown)}",
+            expected=f"names of the split column, which holds {', '.join(names)}",
+        )
     roles = {name: _role(name, options) for name in names}
     if options.fold_column or not {0, 2} & set(roles.values()):
-        return _official_folds(labels)
+        return _official_folds(labels, splits, tuple(notes))
     strange = [name for name, role in roles.items() if role is None]
     if strange or not {0, 2} <= set(roles.values()):
         raise LabelError(
@@ -281,20 +267,37 @@ def _given(labels: Labels, options: SplitOptions) -> _Outer:
     if len(tests) > 1:
         words = words.replace("test part", f"test parts {', '.join(tests)}")
     return _Outer(
-        parts=np.array([place[name] for name in labels.splits.tolist()]),
+        parts=np.array([place[name] for name in splits]),
         names=("train", "dev", *(tests if len(tests) > 1 else ["test"])),
         words=words,
         owners=labels.groups,
         single=True,
+        notes=tuple(notes),
     )
 
 
-def _official_folds(labels: Labels) -> _Outer:
-    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+def _official_folds(labels: Labels, splits: list[str], notes: tuple[str, ...]) -> _Outer:
+    names, parts = np.unique(splits, return_inverse=True)
     if len(names) < 2:
         raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
     words = f"The {len(names)} folds were given. {EACH_ONCE}."
-    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
+    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups, notes=notes)
+
+
+def _corpora(labels: Labels) -> _Outer:
+    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+    if len(names) < 2:
+        raise LabelError(
+            f"all clips are of one corpus, {str(names[0])!r}",
+            expected="two or more, to test on another than those trained on",
+            remedy="Give several stores, or choose another --split",
+        )
+    words = (
+        f"Each of the {len(names)} corpora was left out once and tested by a model trained on all "
+        "the others; choices were made inside these."
+    )
+    folds = [f"{CORPUS} {name}" for name in names]
+    return _Outer(parts=parts, names=folds, words=words, owners=labels.groups)
 
 
 def _role(name: str, options: SplitOptions) -> int | None:
@@ -371,6 +374,6 @@ def _held_out(train: np.ndarray, blocks: np.ndarray, held: Sequence[int]) -> tup
 
 def _trainable(labels: Labels, rows: np.ndarray) -> bool:
     """Whether there is anything to learn from the clips at some positions."""
-    if labels.task == "regression":
-        return len(rows) > 0
+    if labels.task == "regression":  # of each target, something must be known
+        return bool(np.isfinite(labels.wanted[rows]).any(axis=0).all())
     return len(np.unique(labels.values[rows])) > 1

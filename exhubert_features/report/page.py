@@ -27,6 +27,8 @@ _MEANING = {
     "uar": "Unweighted average recall: the mean over the classes of the share that was "
     "recognised, so that a rare class counts as much as a frequent one.",
     "ccc": "Concordance correlation: 1 is perfect agreement in trend, level and spread, 0 is none.",
+    "mean_ccc": "The mean over the targets of the concordance correlation: 1 is perfect agreement "
+    "in trend, level and spread, 0 is none.",
 }
 _CALIBRATION = {
     "ece": "Expected calibration error",
@@ -35,6 +37,11 @@ _CALIBRATION = {
     "ece_scaled": "Calibration error, scaled",
     "brier_scaled": "Brier score, scaled",
 }
+_SOFT = (
+    "KL and JS divergence tell how far the stated probabilities are from the shares of the classes "
+    "among the labels: 0 is the same. Chance is what the mean shares of the training clips score. "
+    "A head in whose training every class counted alike is worse at shares than at UAR."
+)
 _LISTED_FAILURES = 200  # in the page; report.json has them all
 _LISTED_GROUPS = 6  # of one fold, in its row
 
@@ -56,16 +63,19 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         version=__version__,
         chance=report.chance,
         main=_headline(report),
+        target=report.target.replace(",", ", "),
         grouped=report.grouped,
         facts=_facts(report),
         comparisons=[comparison_words(found, report.metric) for found in report.comparisons],
         dealings=dealing_words(report.dealings, report.metric),
         warnings=_warnings(report),
         metric_rows=[
-            (metric_name(key), _number(value.value), _span(value))
+            (metric_name(key), _number(value.value), _span(value), *_chance(report, key))
             for key, value in report.metrics.items()
             if not key.startswith("recall ")  # they stand in the table of classes
         ],
+        metric_head=("", "value", "95 % interval", *(["chance"] if report.baselines else [])),
+        soft_words=_SOFT if report.baselines else "",
         retrained=_retrained_words(report),
         part_rows=[
             (part.kind, part.name, part.clips, _number(part.score.value), _span(part.score))
@@ -93,6 +103,14 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
     )
 
 
+def _chance(report: Report, key: str) -> list[str]:
+    """One more cell of the table of metrics, where labels are soft."""
+    if not report.baselines:
+        return []
+    chance = report.chance if key == "uar" else report.baselines.get(key)
+    return [_number(chance) if chance is not None else ""]
+
+
 def _headline(report: Report) -> dict[str, Any]:
     """Put the main figure into words, and into percentages of the gauge's width."""
     key, interval = report.metric, report.main
@@ -114,7 +132,7 @@ def _headline(report: Report) -> dict[str, Any]:
 
 def _facts(report: Report) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
-        ("target", report.target),
+        ("target", report.target.replace(",", ", ")),
         (report.unit, len(report.ids)),
         ("groups", len(np.unique(report.groups)) if report.grouped else "none"),
     ]
