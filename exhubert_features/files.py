@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
@@ -21,7 +20,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedStore, ExHuBERTError, StoreError
+from .errors import DamagedStore, ExHuBERTError, MissingDependency, StoreError
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise MissingDependency(
+        "exhubert_features does not run on Windows itself: it has no locks that end with their "
+        "process, and no folder can be synced there, so that a store could be lost",
+        expected="Linux or macOS",
+        remedy="Use it in WSL: `wsl --install`",
+    ) from error
 
 # A temporary of another machine, which no lock tells about, is swept when it is this old. Clocks
 # of machines that share a disk may differ by hours, and a leftover costs nothing but space.
