@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import AudioError, UsageError
-from .spec import CARD_SAMPLES, MINIMUM_SAMPLES, SAMPLE_RATE, Preprocess
+from .spec import CARD_SAMPLES, MINIMUM_SAMPLES, PREPROCESS_WORDS, SAMPLE_RATE, Preprocess
 
 Waveform = np.ndarray | Tensor
 Waveforms = Waveform | Sequence[Waveform]
@@ -118,7 +118,7 @@ def _check_samples(index: int, clip: Tensor, minimum: int) -> None:
 def check_preprocess(preprocess: str) -> None:
     """Refuse a mode that does not exist."""
     if preprocess not in get_args(Preprocess):
-        raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
+        raise UsageError(f"preprocess is {preprocess!r}", expected=PREPROCESS_WORDS)
 
 
 def _normalise(clip: Tensor) -> Tensor:

@@ -32,11 +32,11 @@ HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audint
 TIERS = (
     {"errors", "version"},
     {"files", "records", "spec", "suffixes", "tables"},
-    {"fingerprint"},
+    {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
     {"checkpoint", "dataset", "evaluation"},
-    {"heads", "inference"},
+    {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
     {"encoder"},
@@ -50,6 +50,7 @@ ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *("frames", "windows"),
     *("corpora", "evaluation", "report"),
 }
 # Names that stand more than once on purpose: what is looked up in every file of a folder.

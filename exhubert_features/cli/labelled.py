@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     """Add store, labels and what the report needs."""
-    parser.add_argument("store", metavar="STORE", help="features from `exhubert extract`")
+    parser.add_argument(
+        "store",
+        metavar="STORE",
+        nargs="+",
+        help="features from `exhubert extract`; of several, each is a corpus, named by its rows' "
+        "corpus column, by its folder, or as NAME=STORE",
+    )
     parser.add_argument(
         "--labels",
         metavar="FILE",
@@ -73,10 +79,11 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how clips are divided into training and test."""
     parser.add_argument(
         "--split",
-        choices=("auto", "leave-one-group-out", "grouped", "random"),
+        choices=("auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "random"),
         default="auto",
         help="auto: the split column, else one group out for up to 6 groups, else grouped folds; "
-        "random ignores speakers and is reported as such",
+        "leave-one-corpus-out needs several stores or a column corpus; random ignores speakers "
+        "and is reported as such",
     )
     parser.add_argument(
         "--split-column", metavar="COLUMN", help="holds train/dev/test, or the official folds"

@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..heads import probe
-    from ..store import FeatureStore
+    from ..store import open_stores
 
     target, splitting, joining = (
         require_target(options),
         split_options(options),
         label_options(options),
     )
-    store = FeatureStore(options.store)
+    store = open_stores(options.store)
     evaluation = probe(
         store,
         target=target,

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from ..heads import FitOptions, train
     from ..heads.files import refuse_existing
     from ..report import setting_words
-    from ..store import FeatureStore
+    from ..store import open_stores
 
     for name in ("epochs", "learning_rate", "hidden"):
         if not getattr(options, name) > 0:
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         split_options(options),
         label_options(options),
     )
-    store = FeatureStore(options.store)
+    store = open_stores(options.store)
     trained = train(
         store,
         target=target,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..report import CalibrationCurve, GroupScore, Mistake, PartScore
+from ..store import CORPUS
+from .across import beyond, mean_over
 from .metrics import calibration_bins
 from .origin import Origin
 from .outcome import Outcome
@@ -59,10 +61,26 @@ def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
             parts.append(("test set", fold.name, outcome.subset(fold.test)))
     for column in outcome.labels.columns:
         parts += [(column, name, part) for name, part in outcome.by(column).items()]
-    return [
+    found = [
         PartScore(kind=kind, name=name, clips=len(part.scored), score=part.main)
         for kind, name, part in parts
         if len(part.scored)
+    ]
+    return found + _means([part for kind, _, part in parts if kind == CORPUS])
+
+
+def _means(corpora: list[Outcome]) -> list[PartScore]:
+    """Return the mean over corpora, each counting alike, for these and for another one."""
+    if len(corpora) < 2:
+        return []
+    means = {"other speakers of these": mean_over(corpora)}
+    lowest = 0.0 if corpora[0].labels.classes else -1.0
+    if another := beyond([part.main.value for part in corpora], lowest):
+        means["another corpus like these"] = another
+    clips = sum(len(part.scored) for part in corpora)
+    return [
+        PartScore(kind=f"mean of {len(corpora)} corpora, for", name=name, clips=clips, score=score)
+        for name, score in means.items()
     ]
 
 

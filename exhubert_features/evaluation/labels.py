@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..errors import LabelError
+from ..store import CORPUS, SeveralStores
 from ..tables import clean, read_table
 from .annotators import settle_annotators
-from .duplicates import unite_same_audio
+from .duplicates import qualify_groups, unite_same_audio
 from .joining import Matches, Row, Table, count_and_name, match_rows
 from .targets import Sought, known_of, sought
 from .values import Task, is_missing, target_names, unite_lookalikes
@@ -118,6 +119,11 @@ class Labels:
         LabelError
             When clips and labels do not fit, naming those concerned.
         """
+        # Corpora that are kept apart have a score each, and speakers of their own.
+        apart = isinstance(store, SeveralStores) or split == CORPUS
+        if apart:
+            options = options or LabelOptions()
+            options = replace(options, columns=tuple(dict.fromkeys((*options.columns, CORPUS))))
         return join_labels(
             store_rows(store),
             None if labels is None else table_rows(labels),
@@ -127,6 +133,7 @@ class Labels:
             classes=classes,
             failed=[{"id": lost.id, "file": lost.file} for lost in store.failures],
             options=options,
+            within=CORPUS if apart else None,
         )
 
     def take(self, positions: np.ndarray) -> Labels:
@@ -179,6 +186,7 @@ def join_labels(
     classes: Sequence[str] = (),
     failed: Table = (),
     options: LabelOptions | None = None,
+    within: str | None = None,
 ) -> Labels:
     """Give every row of a store its label, group and split.
 
@@ -194,6 +202,8 @@ def join_labels(
         As for :meth:`Labels.from_store`.
     failed
         ``id`` and ``file`` of clips without features: a label for them is nothing odd.
+    within
+        A column: groups of one name are the same only where it says the same.
     """
     options = options or LabelOptions()
     aim = sought(
@@ -217,6 +227,12 @@ def join_labels(
         notes += [matches.note] if matches.note else []
     complete, dropped = _settle(clips, rows, matches, list(more), aim, options)
     found, left_out = _map_labels(complete, aim)
+    if within and group:
+        corpora = [clips[at].get(within) or row.get(within, "") for at, row in found]
+        qualified, alike = qualify_groups([row[group] for _, row in found], corpora, group)
+        pairs = zip(found, qualified, strict=True)
+        found = [(position, {**row, group: name}) for (position, row), name in pairs]
+        notes += alike
     labels = _labels(clips, found, aim, group, split, classes, options)
     return replace(labels, warnings=(*settled, *notes, *dropped, *left_out, *labels.warnings))
 

@@ -10,8 +10,10 @@ from typing import Literal
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..store import CORPUS
 from .dealing import deal
 from .labels import Labels
+from .leaks import leaks
 from .values import unite_lookalikes
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
@@ -24,7 +26,9 @@ _SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
     r"(?:test|testing|eval|evaluation)[ _-]?\d*",
 )
 
-Scheme = Literal["auto", "leave-one-group-out", "grouped", "column", "random"]
+Scheme = Literal[
+    "auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "column", "random"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,8 @@ class SplitOptions:
     """How clips are divided into training and test."""
 
     # auto: the split column if there is one, else leave-one-group-out for up to six groups,
-    # else stratified grouped folds; random ignores the groups, with a warning
+    # else stratified grouped folds; leave-one-corpus-out tests what holds beyond a corpus; random
+    # ignores the groups, with a warning
     scheme: Scheme = "auto"
     column: str | None = None  # holds train, dev, test, or one name per official fold
     fold_column: str | None = None  # the same, but every name is a fold, whatever it says
@@ -44,7 +49,8 @@ class SplitOptions:
     @property
     def given(self) -> str | None:
         """The column that holds the split."""
-        return self.column or self.fold_column
+        by_corpus = CORPUS if self.scheme == "leave-one-corpus-out" else None
+        return self.column or self.fold_column or by_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,7 @@ def make_protocol(
         train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
                                & (outer.parts >= 0))  # fmt: skip
         name = outer.names[part]
-        notes += _leaks(outer.owners, train, test, name, accepted=options.shared_groups)
+        notes += leaks(outer.owners, train, test, name, accepted=options.shared_groups)
         if not _trainable(labels, train):
             skipped.append(name)
             continue
@@ -184,42 +190,12 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
     return "leave-one-group-out" if few else "grouped"
 
 
-def raise_if_shared(
-    groups: np.ndarray, train: np.ndarray, test: np.ndarray, *, where: str = "the split"
-) -> None:
-    """Raise LabelError if a group (N,) has clips at both positions: they would leak."""
-    shared = _shared(groups, train, test)
-    if shared:
-        raise LabelError(
-            f"{len(shared)} groups stand on both sides of {where} ({', '.join(shared[:5])})",
-            expected="every speaker in training or in test, not in both",
-            remedy="Correct the split, or accept it with --shared-groups (the report says so)",
-        )
-
-
-def _shared(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> list[str]:
-    return sorted(set(groups[train].tolist()) & set(groups[test].tolist()))
-
-
-def _leaks(
-    owners: np.ndarray, train: np.ndarray, test: np.ndarray, name: str, *, accepted: bool
-) -> list[str]:
-    if not accepted:
-        raise_if_shared(owners, train, test, where=name)
-        return []
-    shared = _shared(owners, train, test)
-    if not shared:
-        return []
-    return [
-        f"{name}: {len(shared)} groups stand in training and in test ({', '.join(shared[:5])}); "
-        "the score is not speaker-independent"
-    ]
-
-
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
         return _given(labels, options)
+    if scheme == "leave-one-corpus-out":
+        return _corpora(labels)
     if scheme == "random":
         parts = deal(labels, labels.clips, options.folds, seed)
         words = (
@@ -306,6 +282,22 @@ def _official_folds(labels: Labels, splits: list[str], notes: tuple[str, ...]) -
         raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
     words = f"The {len(names)} folds were given. {EACH_ONCE}."
     return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups, notes=notes)
+
+
+def _corpora(labels: Labels) -> _Outer:
+    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
+    if len(names) < 2:
+        raise LabelError(
+            f"all clips are of one corpus, {str(names[0])!r}",
+            expected="two or more, to test on another than those trained on",
+            remedy="Give several stores, or choose another --split",
+        )
+    words = (
+        f"Each of the {len(names)} corpora was left out once and tested by a model trained on all "
+        "the others; choices were made inside these."
+    )
+    folds = [f"{CORPUS} {name}" for name in names]
+    return _Outer(parts=parts, names=folds, words=words, owners=labels.groups)
 
 
 def _role(name: str, options: SplitOptions) -> int | None:

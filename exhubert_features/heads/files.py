@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, UsageError
-from ..files import publish
+from ..files import make_folder, publish
 from ..fingerprint import Fingerprint
 from ..version import __version__
 from .features import HeadConfig
@@ -39,7 +39,7 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
     from safetensors.torch import save
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = save({name: value.contiguous().cpu() for name, value in head.state_dict().items()})
     digest = hashlib.sha256(content).hexdigest()
     weights = f"head-{digest[:16]}.safetensors"

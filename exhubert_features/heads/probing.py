@@ -11,9 +11,9 @@ from ..evaluation.origin import origin_of
 from ..evaluation.outputs import CHOSEN_INSIDE
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..evaluation.values import Task
-from ..store import FeatureStore
+from ..store import NamedStores, open_stores
 from .baselines import compare_with_baselines
-from .labelled import PER_GROUP, open_store
+from .labelled import PER_GROUP
 from .layerwise import Probe, layer_curve, probe_outcome, run_probe
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def probe(
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
     target: str | Sequence[str],
     group: str | None = "speaker",
@@ -44,7 +44,7 @@ def probe(
     Parameters
     ----------
     store
-        Features, or their path.
+        Features, or their path; or several, see :func:`exhubert_features.train`.
     target, group
         Columns: what to predict (several at once: arousal, valence, dominance), and who must
         not stand on both sides of a split.
@@ -75,7 +75,7 @@ def probe(
     Evaluation
         With ``main``, ``figures``, ``predictions``, ``report(folder)``.
     """
-    store = open_store(store)
+    store = open_stores(store)
     splitting = splitting or SplitOptions()
     joined = Labels.from_store(
         store, target=target, group=group, labels=labels, split=splitting.given, options=joining

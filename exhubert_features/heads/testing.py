@@ -15,11 +15,11 @@ from ..evaluation.labels import store_rows, table_rows
 from ..evaluation.origin import origin_of
 from ..evaluation.splits import Fold, Protocol
 from ..report import HeadComparison
-from ..store import FeatureStore
+from ..store import FeatureStore, NamedStores, open_stores
 from .features import check_fingerprint
 from .files import load_head
 from .fitting import outputs_of
-from .labelled import PER_GROUP, LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures
 from .memory import overlap_warnings
 from .modules import Head
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     head: Head | str | Path,
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
     target: str | Sequence[str] | None = None,
     group: str | None = "speaker",
@@ -44,7 +44,8 @@ def evaluate(
     Parameters
     ----------
     head, store
-        A head and features, or their paths.
+        A head and features, or their paths; or several stores, see
+        :func:`exhubert_features.train`.
     target, group
         Columns; the target's default is what the head was trained on, of several numbers some
         will do. A group column that is nowhere is no error: intervals are then over clips,
@@ -71,7 +72,7 @@ def evaluate(
         When the features are not of the kind that the head was trained on.
     """
     head = head if isinstance(head, Head) else load_head(head)
-    store = open_store(store)
+    store = open_stores(store)
     rows = None if labels is None else table_rows(labels)
     known = any(group in row for row in [*(rows or []), *store_rows(store)])
     joined = Labels.from_store(

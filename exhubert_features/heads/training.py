@@ -16,12 +16,12 @@ from ..evaluation.origin import origin_of
 from ..evaluation.outcome import Outcome
 from ..evaluation.outputs import CHOSEN_INSIDE, fold_temperature
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
-from ..store import FeatureStore
+from ..store import FeatureStore, NamedStores, open_stores
 from .baselines import compare_with_baselines
 from .features import HeadConfig, Kind
 from .files import refuse_existing, save_head
 from .fitting import choose, fit, outputs_of
-from .labelled import PER_GROUP, LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures
 from .layerwise import Probe, layer_curve, run_probe
 from .memory import remember
 from .modules import Head
@@ -72,7 +72,7 @@ class Trained:
 
 
 def train(
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
     target: str | Sequence[str],
     group: str | None = "speaker",
@@ -95,7 +95,9 @@ def train(
     Parameters
     ----------
     store
-        Features, or their path.
+        Features, or their path; several of one model and setting, as a list or by the names of
+        their corpora, are taken together: speakers of two corpora are different people, and
+        each corpus has its score.
     target, group
         Columns: what to predict (several at once: arousal, valence, dominance), and who must
         not stand on both sides of a split.
@@ -130,7 +132,7 @@ def train(
     Trained
         ``head`` to predict with, ``evaluation`` of it; ``save(folder)`` writes both.
     """
-    store = open_store(store)
+    store = open_stores(store)
     splitting = splitting or SplitOptions()
     joined = Labels.from_store(
         store, target=target, group=group, labels=labels, split=splitting.given, options=joining

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import publish
+from ..files import make_folder, publish
 from .content import (
     Report,
     as_json,
@@ -46,7 +46,7 @@ def write_report(
     from . import page, plots  # matplotlib: only who writes a report waits for its import
 
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     vectors, files = {}, {}
     with plots.style():
         for name, figure in _figures(report).items():

@@ -115,8 +115,8 @@ class ExHuBERT(nn.Module):
         self.freeze_original = freeze_original
         self.output_all_hiddens = output_all_hiddens
         self.output_logits = output_logits
-        self.preprocess = preprocess
-        self.normalize_wav = preprocess != "none"
+        self.preprocess = model.config.card if preprocess == "card" else preprocess
+        self.normalize_wav = self.preprocess != "none"
         everything = None if output_all_hiddens else -1
         self.layers = resolve_layers(everything if layers is None else layers, model.num_states)
         self._set_config(apply_spec_augment, classes)
