@@ -39,10 +39,11 @@ def clips(count: int = 8, **columns: list[str]) -> list[dict[str, str]]:
 def test_one_speaker_under_two_spellings_is_one_group_and_named() -> None:
     accents = ["é", unicodedata.normalize("NFD", "é")]
     found = join_labels(
-        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "c", "d"]), target="mood"
+        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "s 1", "d"]), target="mood"
     )
-    assert found.groups[0] == found.groups[1] and found.groups[4] == found.groups[5]
-    assert "'S1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
+    assert found.groups[0] == found.groups[1] == found.groups[6]
+    assert found.groups[4] == found.groups[5]
+    assert "'S1' and 's 1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
     rows = [{"id": f"c{n}", "who": accents[n % 2] + " " * (n % 3), "mood": EMOTIONS[n % 2]}
             for n in range(8)]  # fmt: skip
     from exhubert_features.evaluation.labels import table_rows
@@ -70,6 +71,16 @@ def test_words_for_nothing_are_missing_unless_they_are_meant(word: str) -> None:
         join_labels(rows, target="mood")
     kept = LabelOptions(mapping={word: word})
     assert word in join_labels(rows, target="mood", options=kept).classes
+
+
+def test_a_map_of_labels_that_nobody_has_is_named() -> None:
+    slip = LabelOptions(mapping={"yoy": "sad", "NA": "NA"})
+    found = join_labels(clips(8), target="mood", options=slip)
+    assert found.warnings == ("The label map speaks of 'yoy', which no clip has",)
+    swapped = LabelOptions(mapping={"joy": "sad", "sad": "joy"}, annotators=True)
+    table = [{"id": f"c{n}", "mood": EMOTIONS[n % 2]} for n in range(8)]
+    settled = join_labels(clips(8), table, target="mood", options=swapped)
+    assert settled.values.tolist() == [1, 0] * 4  # renamed once, and not back again
 
 
 def test_ratings_ask_what_they_are() -> None:
