@@ -29,7 +29,7 @@ MEDIAN_LINES = 12
 
 HOSTS = {
     *("speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"),
-    "opensmile",
+    *("espnet2", "nkululeko", "datasets", "mteb", "onnx", "onnxruntime", "onnxscript", "opensmile"),
 }
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
