@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "test a trained head on another store",
     "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
+    "export-onnx": "a checkpoint as an ONNX model, compared with the original",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
     "bench": "how fast the store and the extraction are on this machine",
 }
@@ -46,7 +47,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == command:
-            module = import_module(f".{name}", __package__)
+            module = import_module(f".{name.replace('-', '_')}", __package__)
             module.add_arguments(child)
             child.set_defaults(run=module.run)
     return parser
