@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import make_folder, publish, stamped
+from ..files import make_folder, publish
+from ..stamps import stamped
 from .content import (
     Report,
     as_json,
