@@ -54,7 +54,7 @@ ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
-    *("frames", "windows"),
+    *("frames", "stamps", "suffixes", "windows"),
     *("corpora", "evaluation", "report"),
 }
 # Names that stand more than once on purpose: what is looked up in every file of a folder.
