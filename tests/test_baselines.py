@@ -120,6 +120,23 @@ def test_six_classes_need_the_released_models_logits(tmp_path: Path) -> None:
               baselines=["six-classes"])  # fmt: skip
 
 
+def test_what_is_known_of_clips_is_no_feature(tmp_path: Path) -> None:
+    """A table may hold the label in numbers, as it does for other tools."""
+    store = write_emotional_store(tmp_path / "store", speakers=4, clips=6)
+    table = tmp_path / "features.csv"
+    index = {name: str(place) for place, name in enumerate(("angry", "happy", "sad"))}
+    metas = [store[name].meta for name in store.ids]
+    known = [f"{name},{index[meta['emotion']]},{meta['speaker'][1:]}"
+             for name, meta in zip(store.ids, metas, strict=True)]  # fmt: skip
+    lines = [f"{line},{place % 7}" for place, line in enumerate(known)]
+    table.write_text("\n".join(["id,emotion,speaker,noise", *lines]))
+    (one,) = probe(store, target="emotion", layers=[3], baselines=[table]).comparisons
+    assert one.score is not None and one.score.value < 0.7
+    table.write_text("\n".join(["id,emotion,speaker", *known]))
+    with pytest.raises(LabelError, match="has no column of numbers"):
+        probe(store, target="emotion", layers=[3], baselines=[table])
+
+
 def test_six_classes_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_telling_store(tmp_path)
     command = ["probe", str(tmp_path / "six"), "--target", "emotion", "--layers", "3"]
