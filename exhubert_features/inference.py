@@ -18,7 +18,8 @@ from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
 from .fingerprint import ModelIdentity
 from .model import ExHuBERTNetwork, ModelOutput, OnState
-from .model.config import ExHuBERTConfig, frame_count
+from .model.config import ExHuBERTConfig
+from .model.geometry import FrameGeometry
 from .spec import (
     CARD_SAMPLES,
     DEFAULT_PREPROCESS,
@@ -64,7 +65,7 @@ class EncoderOutput:
         return self.logits.softmax(dim=-1)
 
 
-class Inference:
+class Inference(FrameGeometry):
     """A loaded model on its device and in its precision, strict about what it takes.
 
     :class:`exhubert_features.Encoder` derives from it and takes what users have: files, folders,
@@ -81,8 +82,6 @@ class Inference:
     precision
         Of weights and activations.
     """
-
-    sample_rate = SAMPLE_RATE
 
     def __init__(
         self,
@@ -102,6 +101,8 @@ class Inference:
         self.model = model.eval().requires_grad_(False)
         self.model.detect_identity_gates()
         self.model.to(self.device, PRECISIONS[precision])
+        if self.device.type == "cpu":
+            self.model.hubert.encoder.pos_conv_embed.transform()
 
     @property
     def config(self) -> ExHuBERTConfig:
@@ -148,10 +149,6 @@ class Inference:
     def resolve_preprocess(self, preprocess: Preprocess) -> Preprocess:
         """Tell what a way to prepare audio comes to: ``"card"`` is each model's own."""
         return self.config.card if preprocess == "card" else preprocess
-
-    def frame_count(self, samples: int) -> int:
-        """Frames that a clip of so many samples has."""
-        return frame_count(samples, self.config)
 
     @torch.no_grad()
     def __call__(

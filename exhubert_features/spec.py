@@ -98,8 +98,13 @@ class ExtractionSpec:
     segments: bool = False  # one row per window instead of one per clip
     dtype: Literal["float16", "float32"] = "float16"  # half the bytes, error under 5e-4
     channel: int | None = None  # None: the mean of all channels
+    # Frames of a long clip one stride apart throughout, over the borders of windows too. None:
+    # where frames are kept. Means alone lose nothing at borders, and keep their earlier numbers.
+    gapless: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.gapless is None:
+            object.__setattr__(self, "gapless", bool(self.frame_layers) and not self.segments)
         unknown = [name for name in self.pools if name not in POOLS]
         if unknown or not self.pools or len(set(self.pools)) != len(self.pools):
             raise UsageError(

@@ -35,11 +35,11 @@ HOSTS = {
 TIERS = (
     {"errors", "version"},
     {"files", "records", "spec", "suffixes", "tables"},
-    {"fingerprint"},
+    {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
     {"checkpoint", "dataset", "evaluation"},
-    {"heads", "inference"},
+    {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
     {"encoder"},
@@ -53,6 +53,7 @@ ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *("frames", "windows"),
     *("corpora", "evaluation", "report"),
 }
 # Names that stand more than once on purpose: what is looked up in every file of a folder.

@@ -231,7 +231,7 @@ def show_result(
     from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
-    count = len(evaluation.protocol.tested)
+    count = len(evaluation.scored)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}

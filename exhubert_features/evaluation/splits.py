@@ -13,6 +13,7 @@ from ..store import CORPUS
 from .dealing import deal
 from .given import EACH_ONCE, Parts, corpus_parts, given_parts
 from .labels import Labels
+from .leaks import leaks
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 MERGED = 3  # inner folds where the outer ones are many
@@ -116,7 +117,7 @@ def make_protocol(
         train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
                                & (outer.parts >= 0))  # fmt: skip
         name = outer.names[part]
-        notes += _leaks(outer.owners, train, test, name, accepted=options.shared_groups)
+        notes += leaks(outer.owners, train, test, name, accepted=options.shared_groups)
         if not _trainable(labels, train):
             skipped.append(name)
             continue
@@ -173,38 +174,6 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
         return "column"
     few = len(np.unique(labels.groups)) <= FEW_GROUPS
     return "leave-one-group-out" if few else "grouped"
-
-
-def raise_if_shared(
-    groups: np.ndarray, train: np.ndarray, test: np.ndarray, *, where: str = "the split"
-) -> None:
-    """Raise LabelError if a group (N,) has clips at both positions: they would leak."""
-    shared = _shared(groups, train, test)
-    if shared:
-        raise LabelError(
-            f"{len(shared)} groups stand on both sides of {where} ({', '.join(shared[:5])})",
-            expected="every speaker in training or in test, not in both",
-            remedy="Correct the split, or accept it with --shared-groups (the report says so)",
-        )
-
-
-def _shared(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> list[str]:
-    return sorted(set(groups[train].tolist()) & set(groups[test].tolist()))
-
-
-def _leaks(
-    owners: np.ndarray, train: np.ndarray, test: np.ndarray, name: str, *, accepted: bool
-) -> list[str]:
-    if not accepted:
-        raise_if_shared(owners, train, test, where=name)
-        return []
-    shared = _shared(owners, train, test)
-    if not shared:
-        return []
-    return [
-        f"{name}: {len(shared)} groups stand in training and in test ({', '.join(shared[:5])}); "
-        "the score is not speaker-independent"
-    ]
 
 
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:

@@ -16,13 +16,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ..errors import UsageError
 from ..spec import Layers, resolve_layers
 from .config import ExHuBERTConfig
-from .layers import (
-    EncoderLayer,
-    FeatureExtractor,
-    FeatureProjection,
-    PositionalConvolution,
-    frame_mask,
-)
+from .convolutions import FeatureExtractor
+from .layers import EncoderLayer, FeatureProjection, frame_mask
+from .positions import PositionalConvolution
 
 OnState = Callable[[int, Tensor], None]  # takes a layer's id and its state (B, T, D)
 
@@ -170,6 +166,16 @@ class ExHuBERTNetwork(nn.Module):
     def feature_extractor(self) -> FeatureExtractor:
         """The convolutions, where SpeechBrain recipes look for them."""
         return self.hubert.feature_extractor
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Positional convolution and layers, where SpeechBrain recipes look for them."""
+        return self.hubert.encoder
+
+    @property
+    def feature_projection(self) -> nn.Module:
+        """What stands between the convolutions and the encoder, likewise."""
+        return self.hubert.feature_projection
 
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Frames (B,) inside ``samples`` (B,)."""

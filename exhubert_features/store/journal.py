@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
 from ..files import (
     IrregularFile,
+    make_folder,
     publish,
     read_regular,
     stamped,
@@ -254,7 +255,7 @@ def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:
 def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> None:
     """Make a folder a store of this fingerprint, or make sure that it is one."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
+        make_folder(store)
         present = [path.name for path in list_folder(store)]
         if MANIFEST not in present:
             if present:
@@ -264,7 +265,7 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
                 )
             write_json(store / MANIFEST, description(fingerprint, provenance))
         for name in (SHARDS, QUARANTINE):
-            (store / name).mkdir(exist_ok=True)
+            make_folder(store / name)
             sweep(store / name)
         sweep(store)
     except OSError as error:

@@ -10,6 +10,7 @@ are left out of the cell, which says how many classes are left.
 """
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from exhubert_features import FeatureStore
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation import LabelOptions, SplitOptions
 from exhubert_features.evaluation.labels import store_rows
+from exhubert_features.files import publish
 from exhubert_features.heads import evaluate, train
 
 COLUMNS = ("train", "test", "uar", "low", "high", "clips", "classes", "chance", "left_out")
@@ -137,14 +139,17 @@ def draw(cells, names):
 
 def write(cells, names, folder):
     """matrix.csv, matrix.json, matrix.md and matrix.png."""
-    draw(cells, names).savefig(folder / "matrix.png", dpi=150)
-    with (folder / "matrix.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
-    (folder / "matrix.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
     text = "\n".join(markdown(cells, names)) + "\n"
-    (folder / "matrix.md").write_text(text, encoding="utf-8")
+    files = {"csv": table.getvalue(), "json": json.dumps(cells, indent=1) + "\n", "md": text}
+    for suffix, content in files.items():
+        publish(content.encode(), folder / f"matrix.{suffix}", replace=True)
+    picture = io.BytesIO()
+    draw(cells, names).savefig(picture, dpi=150)
+    publish(picture.getbuffer(), folder / "matrix.png", replace=True)
     print(text)
 
 
