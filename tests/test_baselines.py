@@ -111,6 +111,21 @@ def test_labels_may_be_levels_themselves(tmp_path: Path) -> None:
     assert not any("Ambiguous" in one.note for one in six.comparisons)
 
 
+def test_soft_labels_are_told_by_their_largest_share(tmp_path: Path) -> None:
+    store = write_telling_store(tmp_path)
+    rows = []
+    for place, name in enumerate(store.ids):
+        meta = store[name].meta
+        votes = {emotion: "3" if emotion == meta["emotion"] else "1" for emotion in SIX}
+        tie = dict.fromkeys(SIX, "1") if place == 0 else {}
+        rows.append({"id": name, "speaker": meta["speaker"], **votes, **tie})
+    found = probe(
+        store, target="angry,happy,sad", labels=rows, layers=[3], baselines=["six-classes"],
+        joining=LabelOptions(soft=True),
+    )  # fmt: skip
+    assert [one.score.value for one in found.comparisons if one.score] == [1.0] * 3
+
+
 def test_six_classes_need_the_released_models_logits(tmp_path: Path) -> None:
     write_emotional_store(tmp_path / "two", speakers=4, clips=6)
     with pytest.raises(UsageError, match="no logits of the released six classes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_a_store_without_clips_is_refused(paths: list[Path], tmp_path: Path) -> 
     write_emotional_store(tmp_path / "empty", speakers=0)
     with pytest.raises(UsageError, match="empty holds no clips"):
         open_stores([*paths, tmp_path / "empty"])
+
+
+def test_ids_that_look_qualified_are_not_taken_for_others(tmp_path: Path) -> None:
+    first, _ = (write_emotional_store(tmp_path / n, seed=1, audio=n, **SMALL) for n in ("a", "b"))  # type: ignore[arg-type]
+    odd = replace(first[first.ids[0]], id="b/1-0-00", clip_id="b/1-0-00", audio_sha256="f" * 64)
+    FeatureStore.write(tmp_path / "c", [odd], fingerprint=first.fingerprint)
+    with pytest.raises(UsageError, match="an id of one store is how another's is written"):
+        open_stores([tmp_path / name for name in "abc"])
 
 
 def test_speakers_of_two_corpora_are_different_people(paths: list[Path]) -> None:
