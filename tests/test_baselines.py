@@ -111,6 +111,21 @@ def test_labels_may_be_levels_themselves(tmp_path: Path) -> None:
     assert not any("Ambiguous" in one.note for one in six.comparisons)
 
 
+def test_soft_labels_are_told_by_their_largest_share(tmp_path: Path) -> None:
+    store = write_telling_store(tmp_path)
+    rows = []
+    for place, name in enumerate(store.ids):
+        meta = store[name].meta
+        votes = {emotion: "3" if emotion == meta["emotion"] else "1" for emotion in SIX}
+        tie = dict.fromkeys(SIX, "1") if place == 0 else {}
+        rows.append({"id": name, "speaker": meta["speaker"], **votes, **tie})
+    found = probe(
+        store, target="angry,happy,sad", labels=rows, layers=[3], baselines=["six-classes"],
+        joining=LabelOptions(soft=True),
+    )  # fmt: skip
+    assert [one.score.value for one in found.comparisons if one.score] == [1.0] * 3
+
+
 def test_six_classes_need_the_released_models_logits(tmp_path: Path) -> None:
     write_emotional_store(tmp_path / "two", speakers=4, clips=6)
     with pytest.raises(UsageError, match="no logits of the released six classes"):
@@ -118,6 +133,23 @@ def test_six_classes_need_the_released_models_logits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the target is a number"):
         probe(write_telling_store(tmp_path), target="arousal", layers=[3],
               baselines=["six-classes"])  # fmt: skip
+
+
+def test_what_is_known_of_clips_is_no_feature(tmp_path: Path) -> None:
+    """A table may hold the label in numbers, as it does for other tools."""
+    store = write_emotional_store(tmp_path / "store", speakers=4, clips=6)
+    table = tmp_path / "features.csv"
+    index = {name: str(place) for place, name in enumerate(("angry", "happy", "sad"))}
+    metas = [store[name].meta for name in store.ids]
+    known = [f"{name},{index[meta['emotion']]},{meta['speaker'][1:]}"
+             for name, meta in zip(store.ids, metas, strict=True)]  # fmt: skip
+    lines = [f"{line},{place % 7}" for place, line in enumerate(known)]
+    table.write_text("\n".join(["id,emotion,speaker,noise", *lines]))
+    (one,) = probe(store, target="emotion", layers=[3], baselines=[table]).comparisons
+    assert one.score is not None and one.score.value < 0.7
+    table.write_text("\n".join(["id,emotion,speaker", *known]))
+    with pytest.raises(LabelError, match="has no column of numbers"):
+        probe(store, target="emotion", layers=[3], baselines=[table])
 
 
 def test_six_classes_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -254,11 +254,11 @@ def show_result(
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
     for part in evaluation.parts:
-        low, high = part.score.low, part.score.high
-        print(
-            f"{part.kind} {part.name}: {metric_name(name)} {part.score.value:.3f} "
-            f"({low:.3f} to {high:.3f}), {part.clips}"
-        )
+        score = part.score
+        told = f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+        if score.value != score.value:
+            told = "not defined, for the numbers do not vary or are not known"
+        print(f"{part.kind} {part.name}: {metric_name(name)} {told}, {part.clips}")
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in evaluation.warnings:

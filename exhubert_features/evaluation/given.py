@@ -33,7 +33,9 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
-def given_parts(splits: np.ndarray | None, roles: Mapping[str, str], *, folds: bool) -> Parts:
+def given_parts(
+    splits: np.ndarray | None, roles: Mapping[str, str], *, folds: str | None = None
+) -> Parts:
     """Follow a split column: train, development and test sets, or one fold per name.
 
     Parameters
@@ -43,7 +45,7 @@ def given_parts(splits: np.ndarray | None, roles: Mapping[str, str], *, folds: b
     roles
         A name of the column: train, dev, test or nothing, for those that do not say so.
     folds
-        Every name is a fold, whatever it says.
+        Of the column, where every name in it is a fold, whatever it says.
     """
     if splits is None:
         raise LabelError("there is no split column", remedy="Name it with --split-column")
@@ -57,7 +59,7 @@ def given_parts(splits: np.ndarray | None, roles: Mapping[str, str], *, folds: b
         )
     meant = {name: _role(name, roles) for name in names}
     if folds or not {0, 2} & set(meant.values()):
-        return _official_folds(united, tuple(notes))
+        return _official_folds(united, folds, tuple(notes))
     if None in meant.values() or not {0, 2} <= set(meant.values()):
         raise LabelError(
             f"the split column holds {', '.join(names)}",
@@ -84,11 +86,12 @@ def given_parts(splits: np.ndarray | None, roles: Mapping[str, str], *, folds: b
     )
 
 
-def _official_folds(splits: list[str], notes: tuple[str, ...]) -> Parts:
+def _official_folds(splits: list[str], column: str | None, notes: tuple[str, ...]) -> Parts:
     names, parts = np.unique(splits, return_inverse=True)
     if len(names) < 2:
         raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
-    words = f"The {len(names)} folds were given. {EACH_ONCE}."
+    named = f" by column {column}" if column else ""
+    words = f"The {len(names)} folds were given{named}. {EACH_ONCE}."
     return Parts(parts=parts, names=names.tolist(), words=words, notes=notes)
 
 

@@ -179,8 +179,7 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
-        whole = options.fold_column is not None
-        given = given_parts(labels.splits, options.roles, folds=whole)
+        given = given_parts(labels.splits, options.roles, folds=options.fold_column)
         return _Outer(**vars(given), owners=labels.groups)
     if scheme == "leave-one-corpus-out":
         return _Outer(**vars(corpus_parts(labels.splits)), owners=labels.groups)

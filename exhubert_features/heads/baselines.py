@@ -70,15 +70,17 @@ def _features(baseline: str | Path, store: FeatureStore, labels: Labels) -> np.n
 
 def _table_features(path: Path, store: FeatureStore, labels: Labels) -> np.ndarray:
     table = [dict(row.cells) for row in read_table(path).require_whole().rows]
-    names = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
+    clips = store_rows(store)
+    # What is known of the clips is no feature, also where it is written in numbers.
+    known = {name for clip in clips for name in clip} | {labels.target, labels.group}
+    known |= {*labels.targets, *labels.columns, *ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
     columns = [
         name
         for name in (table[0] if table else ())
-        if name not in names and all(_is_number(row[name]) for row in table)
+        if name not in known and all(_is_number(row[name]) for row in table)
     ]
     if not columns:
         raise LabelError(f"{path} has no column of numbers", expected="one feature per column")
-    clips = store_rows(store)
     rows = match_rows([clips[row] for row in labels.rows.tolist()], table, columns).rows
     missing = [str(name) for name, row in zip(labels.ids, rows, strict=True) if row is None]
     if missing:

@@ -127,7 +127,9 @@ def _on_axis(
 
 
 def _labels_on(axis: _Axis, labels: Labels, truth: np.ndarray) -> Labels:
-    return replace(labels, target=axis.name, classes=axis.levels, values=truth)
+    return replace(
+        labels, target=axis.name, classes=axis.levels, values=truth, shares=None, tied=None
+    )
 
 
 def _summed(probabilities: np.ndarray, places: Sequence[int], axis: _Axis) -> np.ndarray:
