@@ -35,7 +35,7 @@ TIERS = (
     {"fingerprint"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
-    {"checkpoint", "dataset", "evaluation"},
+    {"checkpoint", "dataset", "evaluation", "precision"},
     {"heads", "inference"},
     {"extraction"},
     {"prediction"},
@@ -46,7 +46,7 @@ TIERS = (
 )
 # Two sides that meet only above them: heads are trained on a store without an encoder at hand
 # that could silently make features again.
-ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
+ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),

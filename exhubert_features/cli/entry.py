@@ -31,7 +31,7 @@ COMMANDS = {
     "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
-    "bench": "how fast the store and the extraction are on this machine",
+    "bench": "how fast this machine is at it, and which settings to use",
 }
 
 

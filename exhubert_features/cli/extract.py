@@ -86,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         data_root=options.data_root,
         workers=options.workers,
     )
+    if options.precision == "auto":
+        options.precision = _begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
         plan,
         **settings,
@@ -125,6 +127,15 @@ def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
     ExtractionSpec(**settings)
     frame_layers = parse_layers(options.frame_layers) if options.frame_layers else ()
     return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
+
+
+def _begun_precision(output: Path) -> str | None:
+    """Tell the precision of the store that is there already: it goes on in that."""
+    from ..store import FeatureStore
+
+    if not (output / "store.json").is_file():
+        return None
+    return FeatureStore(output).fingerprint.model.precision
 
 
 def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:

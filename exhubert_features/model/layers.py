@@ -38,7 +38,7 @@ class FeatureProjection(nn.Module):
         return self.dropout(self.projection(hidden))
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Multi-head self-attention over (B, T, D); ``mask`` (B, 1, 1, T) is True on real frames."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -51,10 +51,14 @@ class _Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
+    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Compute queries, keys and values, (B, T, D) each."""
+        return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
+
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Let each frame of (B, T, D) attend to all."""
         query, key, value = (
-            projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(hidden)
         )
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
@@ -62,7 +66,7 @@ class _Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
     """Two products with a GELU between, (B, T, D) to (B, T, D)."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -73,6 +77,7 @@ class _FeedForward(nn.Module):
         self.output_dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Transform each frame of (B, T, D)."""
         inner = functional.gelu(self.intermediate_dense(hidden))
         return self.output_dropout(self.output_dense(self.intermediate_dropout(inner)))
 
@@ -90,10 +95,10 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
-        self.attention = _Attention(config)
+        self.attention = Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.feed_forward = _FeedForward(config)
+        self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.gate_bb_linear = nn.Linear(width, width) if config.gated else None
         if self.gate_bb_linear is not None:
@@ -103,7 +108,7 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        if mode and gate is not None and gate.weight.requires_grad:
+        if mode and self.identity_gate and gate is not None and gate.weight.requires_grad:
             self.identity_gate = False
         return super().train(mode)
 
