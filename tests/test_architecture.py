@@ -39,7 +39,7 @@ TIERS = (
     {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
-    {"checkpoint", "dataset", "evaluation"},
+    {"checkpoint", "dataset", "evaluation", "precision"},
     {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
@@ -50,7 +50,7 @@ TIERS = (
 )
 # Two sides that meet only above them: heads are trained on a store without an encoder at hand
 # that could silently make features again.
-ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
+ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),

@@ -33,7 +33,7 @@ COMMANDS = {
     "convert": "any supported checkpoint to safetensors with label names",
     "export-onnx": "a checkpoint as an ONNX model, compared with the original",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
-    "bench": "how fast the store and the extraction are on this machine",
+    "bench": "how fast this machine is at it, and which settings to use",
 }
 
 
