@@ -15,6 +15,7 @@ COLUMNS = (
     "Task,Dataset,Script_file,Hparam_file,Data_prep_file,Readme_file,Result_url,HF_repo,"
     "test_debug_flags,test_debug_checks,performance"
 )
+OF_BRAIN = {"precision", "ckpt_interval_minutes", "grad_accumulation_factor"}  # it reads them
 
 
 def rows(table: Path) -> list[dict[str, str]]:
@@ -31,7 +32,7 @@ def unused(text: str, script: str) -> set[str]:
     referred = set(re.findall(r"<(\w+)", "\n".join(line for line in lines if "!ref" in line)))
     return {
         name
-        for name in names - referred
+        for name in names - referred - OF_BRAIN
         if not re.search(rf'\["{name}"\]|\b(hparams|modules)\.{name}\b', script)
     }
 
