@@ -82,8 +82,9 @@ class Encoder(Inference):
         ----------
         source
             A file, folder or manifest, or several of them; an array (N,) or (N, channels), a
-            pair (array, rate), a list of these, or a dict of them by id; a DataFrame or index
-            in audformat's form (file, start, end). Arrays without a rate are at 16 kHz.
+            pair (array, rate), a list of these, or a dict of them by id; a DataFrame, Series or
+            index in audformat's form (file, start, end); several :class:`LazyClip`. Arrays
+            without a rate are at 16 kHz.
         head
             A trained head, or its folder, in place of the model's own classifier.
         windows

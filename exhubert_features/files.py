@@ -271,6 +271,12 @@ def sweep(folder: Path, name: str | None = None) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def abandoned_files(final: Path) -> list[Path]:
+    """List what killed writers have left of a file of this name."""
+    paths = final.parent.glob(f".{glob.escape(final.name)}.*.tmp")
+    return [path for path in paths if _is_abandoned(path)]
+
+
 def _is_abandoned(temporary: Path) -> bool:
     ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
     descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)

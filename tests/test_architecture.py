@@ -27,7 +27,10 @@ FUNCTION_LINES = 60  # besides the docstring
 LONG_FUNCTION, LONG_SHARE = 30, 0.05  # at most one function in twenty is longer than that
 MEDIAN_LINES = 12
 
-HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"}
+HOSTS = {
+    *("speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"),
+    "opensmile",
+}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},

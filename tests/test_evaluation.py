@@ -18,6 +18,7 @@ from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
+from exhubert_features.files import stamped
 from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
 
@@ -38,10 +39,11 @@ def clips(count: int = 8, **columns: list[str]) -> list[dict[str, str]]:
 def test_one_speaker_under_two_spellings_is_one_group_and_named() -> None:
     accents = ["é", unicodedata.normalize("NFD", "é")]
     found = join_labels(
-        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "c", "d"]), target="mood"
+        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "s 1", "d"]), target="mood"
     )
-    assert found.groups[0] == found.groups[1] and found.groups[4] == found.groups[5]
-    assert "'S1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
+    assert found.groups[0] == found.groups[1] == found.groups[6]
+    assert found.groups[4] == found.groups[5]
+    assert "'S1' and 's 1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
     rows = [{"id": f"c{n}", "who": accents[n % 2] + " " * (n % 3), "mood": EMOTIONS[n % 2]}
             for n in range(8)]  # fmt: skip
     from exhubert_features.evaluation.labels import table_rows
@@ -69,6 +71,16 @@ def test_words_for_nothing_are_missing_unless_they_are_meant(word: str) -> None:
         join_labels(rows, target="mood")
     kept = LabelOptions(mapping={word: word})
     assert word in join_labels(rows, target="mood", options=kept).classes
+
+
+def test_a_map_of_labels_that_nobody_has_is_named() -> None:
+    slip = LabelOptions(mapping={"yoy": "sad", "NA": "NA"})
+    found = join_labels(clips(8), target="mood", options=slip)
+    assert found.warnings == ("The label map speaks of 'yoy', which no clip has",)
+    swapped = LabelOptions(mapping={"joy": "sad", "sad": "joy"}, annotators=True)
+    table = [{"id": f"c{n}", "mood": EMOTIONS[n % 2]} for n in range(8)]
+    settled = join_labels(clips(8), table, target="mood", options=swapped)
+    assert settled.values.tolist() == [1, 0] * 4  # renamed once, and not back again
 
 
 def test_ratings_ask_what_they_are() -> None:
@@ -285,7 +297,7 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
         data = as_json(_summary(made.content(made="")))
         (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(data))
+        (tmp_path / name / "report.json").write_text(json.dumps(stamped(data)))
     runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
@@ -298,7 +310,8 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
     data = json.loads((tmp_path / "weak_1" / "report.json").read_text())
     data["clips"]["id"][0] = "another"
-    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(data))
+    del data["sha256"]
+    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(stamped(data)))
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 1
     assert "not tested on the same clips" in capsys.readouterr().err
     assert main(["compare", runs[0], str(tmp_path), "-o", str(tmp_path / "out")]) == 2

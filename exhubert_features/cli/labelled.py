@@ -105,8 +105,10 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="compare with a table of other features in the same folds, or with `logits`, the "
-        "encoder's own class scores; repeatable",
+        help="compare with other features in the same folds: a table of them, `logits`, the "
+        "encoder's own class scores, or `egemaps`, which opensmile computes from the store's files "
+        "(written to egemaps.csv in the output); or with `six-classes`, what the released model "
+        "tells by itself; repeatable",
     )
     parser.add_argument(
         "--per-speaker",
@@ -183,6 +185,24 @@ def group_column(options: argparse.Namespace, store: FeatureStore) -> str | None
     return options.group if any(options.group in row for row in rows) else None
 
 
+def chosen_baselines(options: argparse.Namespace, store: FeatureStore) -> list[str | Path]:
+    """Return the baselines, as typed but for eGeMAPS functionals, which become a table."""
+    return [
+        _egemaps(store, Path(options.output)) if name == "egemaps" else name
+        for name in dict.fromkeys(options.baseline)
+    ]
+
+
+def _egemaps(store: FeatureStore, output: Path) -> Path:
+    from ..extraction.functionals import write_egemaps
+
+    return write_egemaps(
+        store,
+        output / "egemaps.csv",
+        on_progress=lambda done, total: show_progress("eGeMAPS", done, total),
+    )
+
+
 def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | None:
     """Return layer ids out of ``all``, ``last``, ``12,24`` or ``0-48``; None: not chosen."""
     from ..spec import parse_layers, resolve_layers
@@ -211,7 +231,7 @@ def show_result(
     from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
-    count = len(evaluation.protocol.tested)
+    count = len(evaluation.scored)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}

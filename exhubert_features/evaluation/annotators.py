@@ -38,24 +38,25 @@ def settle_annotators(
     every = [row for rows in opinions.values() for row in rows]
     if not aim.soft and _numeric(every, aim):
         means = [_mean(rows, aim) for rows in opinions.values()]
-        return means, aim, [f"Each clip's label is the mean of {said}"]
+        return means, replace(aim, mapped=True), [f"Each clip's label is the mean of {said}"]
     if len(aim.columns) > 1:
         raise LabelError(
             "annotators' rows with several columns that are not all numbers",
             expected="numbers, or one column with the class that an annotator chose",
         )
     (column,) = aim.columns
+    unused = aim.words_for_unused(list(table))
     classes = class_names((row[column] for row in every), column, aim.mapping)
     if aim.soft:
         shares = [_shares(rows, column, classes) for rows in opinions.values()]
         found = replace(aim, columns=_share_columns(column, classes), classes=classes, mapping={})
-        return shares, found, [f"Each clip's label is the shares of classes among {said}"]
+        return shares, found, [f"Each clip's label is the shares of classes among {said}", *unused]
     settled = {name: _most_frequent(rows, column) for name, rows in opinions.items()}
-    notes = [f"Each clip's label is the most frequent class of {said}"]
+    notes = [f"Each clip's label is the most frequent class of {said}", *unused]
     torn = [name for name, row in settled.items() if row is None]
     if torn:
         notes.append(f"Left out, for no class is ahead: {count_and_name(torn, 'clip')}")
-    return [row for row in settled.values() if row], aim, notes
+    return [row for row in settled.values() if row], replace(aim, mapped=True), notes
 
 
 def _numeric(rows: Sequence[Row], aim: Sought) -> bool:

@@ -66,7 +66,8 @@ def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
         for kind, name, part in parts
         if len(part.scored)
     ]
-    return found + _means([part for kind, _, part in parts if kind == CORPUS])
+    corpora = [part for kind, _, part in parts if kind == CORPUS and len(part.scored)]
+    return found + _means(corpora)
 
 
 def _means(corpora: list[Outcome]) -> list[PartScore]:

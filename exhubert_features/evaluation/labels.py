@@ -309,9 +309,11 @@ def _map_labels(
     kept = [(position, row) for position, row in renamed if aim.is_known(row)]
     if not kept:
         raise LabelError(f"no clip has a label in column {aim.target!r}")
-    if len(kept) == len(renamed):
-        return kept, []
-    return kept, [f"Left out by the label map: {len(renamed) - len(kept)} of {len(renamed)} clips"]
+    notes = aim.words_for_unused([row for _, row in complete])
+    if len(kept) < len(renamed):
+        left_out = len(renamed) - len(kept)
+        notes.append(f"Left out by the label map: {left_out} of {len(renamed)} clips")
+    return kept, notes
 
 
 def _settle(

@@ -36,6 +36,7 @@ class Sought:
     mapping: Mapping[str, str] = field(default_factory=dict)  # old: new; new "" leaves out
     classes: tuple[str, ...] = ()
     soft: bool = False
+    mapped: bool = False  # the labels have their new names already
 
     def is_known(self, row: Row) -> bool:
         """Tell whether a row says enough: all shares of the classes, or one of the targets."""
@@ -45,13 +46,26 @@ class Sought:
 
     def renamed(self, row: Row) -> Row:
         """Return a row with its labels under their new names; shares keep theirs."""
-        if self.classes:
+        if self.classes or self.mapped:
             return row
         cells = {column: row.get(column, "") for column in self.columns}
         return {**row, **{column: self.mapping.get(cell, cell) for column, cell in cells.items()}}
 
+    def words_for_unused(self, rows: Sequence[Row]) -> list[str]:
+        """Name what the map renames although no row has it: a slip of the pen, perhaps."""
+        found = set(self.classes) or {row.get(column) for row in rows for column in self.columns}
+        unused = sorted(old for old, new in self.mapping.items() if old not in found and old != new)
+        if not unused or self.mapped:
+            return []
+        return [f"The label map speaks of {', '.join(map(repr, unused))}, which no clip has"]
+
     def words_for_nothing(self, rows: Sequence[Row]) -> list[str]:
-        """Name the words of rows that were taken for missing, and how to keep them."""
+        """Name the words of rows that were taken for missing, and how to keep them.
+
+        Of several targets those that lack one are named elsewhere, and no word is a class.
+        """
+        if len(self.columns) > 1:
+            return []
         words = missing_words(
             (row.get(column) for row in rows for column in self.columns), set(self.mapping)
         )
@@ -60,7 +74,7 @@ class Sought:
         keep = " ".join(f"--map {word}={word}" for word in words)
         listed = ", ".join(map(repr, words))
         note = f"{listed} in column {self.target!r} counts as no label"
-        return [note if len(self.columns) > 1 else f"{note} ({keep} would make it a class)"]
+        return [f"{note} ({keep} would make it a class)"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +124,7 @@ def sought(
         )
     named = columns if soft and len(columns) > 1 else ()
     return Sought(
-        target=",".join(columns), columns=columns, mapping=mapping, classes=named, soft=soft
+        target=", ".join(columns), columns=columns, mapping=mapping, classes=named, soft=soft
     )
 
 

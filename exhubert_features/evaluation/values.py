@@ -48,11 +48,12 @@ def missing_words(cells: Iterable[str | None], meant: Collection[str] = ()) -> l
 
 
 def _lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return names that differ only by case or by the spelling of a number, together."""
+    """Return names that differ only by case, blanks or the spelling of a number, together."""
     alike: dict[str, set[str]] = defaultdict(set)
     for name in names:
         number = number_of(name)
-        alike[name.casefold() if number is None else f"{number:.12g}"].add(name)
+        spelt = "".join(name.casefold().split())
+        alike[spelt if number is None else f"{number:.12g}"].add(name)
     return sorted(tuple(sorted(group)) for group in alike.values() if len(group) > 1)
 
 
@@ -166,7 +167,7 @@ def _guess_task(text: Sequence[str], numbers: Sequence[float | None], target: st
     levels = len(set(numbers))
     if levels >= RATING_LEVELS:
         raise LabelError(
-            f"column {target!r} holds {levels} different whole numbers: ratings, or names?",
+            f"column {target!r} holds {levels} different whole numbers, ratings or names",
             remedy="Say --task regression or --task classification",
         )
     return "classification"
@@ -178,11 +179,11 @@ def class_names(text: Iterable[str], target: str, mapping: Mapping[str, str]) ->
     meant = {*mapping, *mapping.values()}
     alike = [group for group in _lookalikes(names) if not meant.issuperset(group)]
     if alike:
-        old, new = alike[0][:2]
+        one = " ".join(f"--map '{old}={names[-1]}'" for names in alike for old in names[:-1])
+        apart = " ".join(f"--map '{name}={name}'" for name in alike[0])
         raise LabelError(
             f"classes of column {target!r} that only look different: {_shown(alike)}",
-            remedy=f"--map '{old}={new}' makes them one; --map '{old}={old}' --map '{new}={new}' "
-            "keeps them apart",
+            remedy=f"{one} makes them one; {apart} keeps them apart",
         )
     if len(names) < 2:
         raise LabelError(f"column {target!r} holds one class, {names[0]!r}", expected="two or more")

@@ -42,6 +42,10 @@ _SOFT = (
     "among the labels: 0 is the same. Chance is what the mean shares of the training clips score. "
     "A head in whose training every class counted alike is worse at shares than at UAR."
 )
+_SOFT_CALIBRATION = (
+    "Here the probabilities are fitted to shares of classes, so that they are rightly less sure "
+    "than the majority is right, which is what this picture counts. "
+)
 _LISTED_FAILURES = 200  # in the page; report.json has them all
 _LISTED_GROUPS = 6  # of one fold, in its row
 
@@ -63,7 +67,6 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         version=__version__,
         chance=report.chance,
         main=_headline(report),
-        target=report.target.replace(",", ", "),
         grouped=report.grouped,
         facts=_facts(report),
         comparisons=[comparison_words(found, report.metric) for found in report.comparisons],
@@ -132,7 +135,7 @@ def _headline(report: Report) -> dict[str, Any]:
 
 def _facts(report: Report) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
-        ("target", report.target.replace(",", ", ")),
+        ("target", report.target),
         (report.unit, len(report.ids)),
         ("groups", len(np.unique(report.groups)) if report.grouped else "none"),
     ]
@@ -154,12 +157,13 @@ def _retrained_words(report: Report) -> str:
 
 def _calibration_words(report: Report) -> str:
     """Say what was scaled by which temperature, in the mode at hand."""
+    soft = _SOFT_CALIBRATION if report.baselines else ""
     if not report.fitted:
-        return (
+        return soft + (
             "Nothing was fitted on these clips: “scaled” divides by the temperature that the head "
             "learned when it was trained."
         )
-    return (
+    return soft + (
         "“Scaled” divides each fold's logits by a temperature learned on its inner folds. The "
         "head's own temperature, for new clips, is learned from all out-of-fold outputs."
     )
@@ -178,9 +182,10 @@ def _warnings(report: Report) -> list[str]:
     if report.failures:
         kinds = Counter(str(failure.get("kind", "unknown")) for failure in report.failures)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        warnings.append(
-            f"{len(report.failures)} clips have no features and are in no figure here: {listed}."
-        )
+        count = len(report.failures)
+        clips = "1 clip has" if count == 1 else f"{count} clips have"
+        missing = "is" if count == 1 else "are"
+        warnings.append(f"{clips} no features and {missing} in no figure here: {listed}.")
     return warnings
 
 

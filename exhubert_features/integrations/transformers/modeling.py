@@ -23,7 +23,7 @@ from ...model.positions import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 
-class ExHuBERTAttention(nn.Module):
+class _ExHuBERTAttention(nn.Module):
     """Multi-head self-attention over (B, T, D), the way the config's implementation has it."""
 
     is_causal = False
@@ -47,8 +47,8 @@ class ExHuBERTAttention(nn.Module):
         The mixture (B, T, D), and the weights (B, heads, T, T) where the implementation has them.
         """
         query, key, value = (
-            projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            self.get_submodule(name)(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for name in ("q_proj", "k_proj", "v_proj")
         )
         chosen = self.config._attn_implementation
         attend = _attend if chosen == "eager" else ALL_ATTENTION_FUNCTIONS[chosen]
@@ -61,7 +61,7 @@ class ExHuBERTAttention(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.head_dim**-0.5,
         )
-        return self.out_proj(mixed.flatten(2)), weights
+        return self.get_submodule("out_proj")(mixed.flatten(2)), weights
 
 
 def _attend(
@@ -82,13 +82,13 @@ def _attend(
     return (weights @ value).transpose(1, 2), weights
 
 
-class ExHuBERTLayer(GradientCheckpointingLayer):
+class _ExHuBERTLayer(GradientCheckpointingLayer):
     """One layer and its gate, made of the modules of a core layer."""
 
     def __init__(self, layer: EncoderLayer, config: ExHuBERTHubConfig) -> None:
         super().__init__()
         self.skip = layer.skip
-        self.attention = ExHuBERTAttention(layer.attention, config)
+        self.attention = _ExHuBERTAttention(layer.attention, config)
         for name in ("dropout", "layer_norm", "feed_forward", "final_layer_norm", "gate_bb_linear"):
             self.add_module(name, layer.get_submodule(name))
 
@@ -100,7 +100,7 @@ class ExHuBERTLayer(GradientCheckpointingLayer):
         return output + hidden if self.skip else output, weights
 
 
-class ExHuBERTPreTrainedModel(PreTrainedModel):
+class _ExHuBERTPreTrainedModel(PreTrainedModel):
     """What the models below have in common."""
 
     config_class = ExHuBERTHubConfig
@@ -108,7 +108,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("ExHuBERTLayer",)
+    _no_split_modules = ("_ExHuBERTLayer",)
     _supports_sdpa = True
 
     def _get_feat_extract_output_lengths(self, input_lengths: Tensor | int) -> Tensor:
@@ -125,9 +125,8 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """For a new model or head; gates start as they do in block extension."""
-        base: Any = getattr(self, "hubert", self)
-        for layer in base.encoder.layers:
-            if layer.gate_bb_linear is module:
+        for layer in self.modules():
+            if isinstance(layer, _ExHuBERTLayer) and layer.gate_bb_linear is module:
                 (nn.init.zeros_ if layer.skip else nn.init.eye_)(module.weight)
                 nn.init.zeros_(module.bias)
                 return
@@ -150,7 +149,7 @@ class ExHuBERTPreTrainedModel(PreTrainedModel):
         return key, False
 
 
-class ExHuBERTModel(ExHuBERTPreTrainedModel):
+class ExHuBERTModel(_ExHuBERTPreTrainedModel):
     """Normalised waveforms to hidden states: everything under the classification head."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
@@ -161,7 +160,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
         self.feature_projection = core.feature_projection
         self.encoder = core.encoder
         self.encoder.layers = nn.ModuleList(
-            ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
+            _ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
         )
         self.post_init()
 
@@ -243,7 +242,7 @@ class ExHuBERTModel(ExHuBERTPreTrainedModel):
             layer.requires_grad_(False)
 
 
-class ExHuBERTForAudioClassification(ExHuBERTPreTrainedModel):
+class ExHuBERTForAudioClassification(_ExHuBERTPreTrainedModel):
     """Normalised waveforms to the scores of classes, or to values."""
 
     def __init__(self, config: ExHuBERTHubConfig) -> None:
