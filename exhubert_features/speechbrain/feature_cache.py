@@ -7,7 +7,7 @@ nothing of the model that made them, and nothing notices when that changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -21,7 +21,7 @@ from ..spec import FRAME_STRIDE, MINIMUM_SAMPLES, SAMPLE_RATE, ExtractionSpec
 from ..store import FeatureStore
 
 _NAME = "cache.hdf5"  # of the file in its folder, unless the recipe says otherwise
-_POOLS = {"mean": np.mean, "std": np.std, "max": np.max}
+_POOLS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "std": np.std, "max": np.max}
 
 
 def store_cached_features(
