@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .errors import UsageError
-from .files import canonical
 from .spec import NUMERICS_VERSION, SAMPLE_RATE, ExtractionSpec, resolve_layers
+from .stamps import canonical
 
 RESAMPLER = "torchaudio sinc_interp_hann width 6 rolloff 0.99"
 
@@ -28,7 +28,7 @@ class ModelIdentity:
     hidden_size: int
     classes: tuple[str, ...]  # empty without a classifier
     precision: str
-    architecture: str  # "exhubert" or "hubert"
+    architecture: str  # "exhubert", "hubert", "wav2vec2" or "wavlm"
     config_sha256: str | None = None  # None: made by version 0.1.0, which did not ask
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import UsageError
 
@@ -77,6 +77,7 @@ def arousal_and_valence(probabilities: Mapping[str, Any]) -> dict[str, Any]:
 NUMERICS_VERSION = 1
 
 Preprocess = Literal["card", "masked", "none"]
+PREPROCESS_WORDS = "'card', 'masked' or 'none'"
 DEFAULT_PREPROCESS: Preprocess = "card"  # what the released model was trained on
 Precision = Literal["float32", "bfloat16", "float16"]
 Layers = int | Sequence[int] | None
@@ -110,8 +111,8 @@ class ExtractionSpec:
                 f"pools is {','.join(self.pools) or 'empty'}",
                 expected=f"distinct names out of {', '.join(POOLS)}",
             )
-        if self.preprocess not in ("card", "masked"):
-            raise UsageError(f"preprocess is {self.preprocess!r}", expected="'card' or 'masked'")
+        if self.preprocess not in get_args(Preprocess):
+            raise UsageError(f"preprocess is {self.preprocess!r}", expected=PREPROCESS_WORDS)
         if self.dtype not in ("float16", "float32"):
             raise UsageError(f"dtype is {self.dtype!r}", expected="'float16' or 'float32'")
         if not MINIMUM_SAMPLES <= self.window * SAMPLE_RATE < float("inf"):

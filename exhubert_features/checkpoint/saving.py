@@ -43,6 +43,13 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
+    if model.config.family != "hubert":
+        raise UsageError(
+            f"this is a {model.config.family}",
+            expected="an ExHuBERT or HuBERT to write",
+            remedy="Others load as they are: --model; transformers itself writes "
+            "them as safetensors",
+        )
     state = {key: _cast(key, tensor, dtype) for key, tensor in model.state_dict().items()}
     stored = next(iter(state.values())).dtype
     with _whole_folder(Path(destination)) as folder:

@@ -16,6 +16,7 @@ from ..version import __version__
 
 # Name and one-line help stand here so that `exhubert --help` imports no command at all.
 COMMANDS = {
+    "doctor": "what of this environment works, what does not, and what mends it",
     "demo": "the whole chain on synthetic speech, offline, in about a minute",
     "prepare": "a manifest out of a corpus' folder",
     "extract": "audio to a crash-safe feature store",

@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         make = _features_only if options.features_only else _table
         table = make(store, layers, pool)
         content = _csv(table, options.formulas) if options.to == "csv" else _parquet(table)
-    publish(content, output, replace=options.force)
+    if not publish(content, output, replace=options.force):
+        raise UsageError(f"{output} exists by now", remedy="Choose another name with -o")
     named = f"layer {layers}" if isinstance(layers, int) else f"{len(layers)} layers"
     print(printable(f"{output}: {len(store):,} rows, {named}, {pool}"))
     return 0

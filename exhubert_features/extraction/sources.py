@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..records import ClipFailure
 from ..spec import SAMPLE_RATE
+from ..suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..tables import FILE_COLUMNS, TABLE_SUFFIXES, TableRow
 from .manifest import Entry, read_manifest, read_row
 
@@ -28,6 +29,7 @@ Source: TypeAlias = (
     "str | Path | Iterable[str | Path] | Array | Iterable[Array] | Mapping[str, Array]"
     " | Iterable[LazyClip] | pd.DataFrame | pd.Series | pd.Index"
 )
+_TAKEN = SOUND_SUFFIXES | VIDEO_SUFFIXES  # from folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +64,6 @@ class LazyClip:
     id: str
     load: Callable[[], Array]
     labels: Mapping[str, object] = field(default_factory=dict)
-
-
-# Taken from folders. What no library here reads becomes a failure that says so, because a
-# recording left out without a word is worse.
-AUDIO_SUFFIXES = {
-    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
-    *(".au", ".snd", ".caf", ".w64", ".rf64", ".voc", ".nist", ".sph"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".mkv", ".mov"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +151,7 @@ def _read_folder(folder: Path, left_out: list[Path]) -> Iterator[Entry | ClipFai
         for name in sorted(names):
             path = Path(where, name)
             # Hidden: among others the ._name.wav that macOS leaves beside every name.wav.
-            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in _TAKEN and not name.startswith("."):
                 yield Entry(id=path.relative_to(folder).as_posix(), file=str(path))
             else:
                 left_out.append(path)

@@ -35,7 +35,7 @@ class ExHuBERTEmbeddings(AbsEncoder):
         self, source: str = DEFAULT_SOURCE, revision: str | None = DEFAULT_REVISION, **options: Any
     ) -> None:
         self._encoder = PicklableEncoder(source=source, revision=revision, **options)
-        self.mteb_model_meta = model_meta(self._encoder)
+        self.mteb_model_meta = _model_meta(self._encoder)
 
     def encode(self, inputs: Any, **kwargs: Any) -> np.ndarray:
         """Embed all recordings of a loader.
@@ -59,7 +59,7 @@ def _audio(rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, int]]:
     return [cell_source(row["audio"]) for row in rows]
 
 
-def model_meta(encoder: PicklableEncoder) -> ModelMeta:
+def _model_meta(encoder: PicklableEncoder) -> ModelMeta:
     """Describe the model as mteb's tables want it, with the tasks whose corpora it has seen."""
     released = encoder.source == DEFAULT_SOURCE
     return ModelMeta(

@@ -18,7 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModel, AutoModelForAudioClassification
 
 from ...model import Hubert, classify_frames, frame_lengths
-from ...model.layers import EncoderLayer, WeightNormConvolution, frame_mask
+from ...model.layers import EncoderLayer, frame_mask
+from ...model.positions import WeightNormConvolution
 from .configuration import ExHuBERTHubConfig
 
 
@@ -26,6 +27,10 @@ class _ExHuBERTAttention(nn.Module):
     """Multi-head self-attention over (B, T, D), the way the config's implementation has it."""
 
     is_causal = False
+    k_proj: nn.Module
+    v_proj: nn.Module
+    q_proj: nn.Module
+    out_proj: nn.Module
 
     def __init__(self, attention: nn.Module, config: ExHuBERTHubConfig) -> None:
         super().__init__()
