@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..store import FeatureStore
 
 FORMATS = ("npz", "csv", "parquet")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from ..files import publish
     from ..spec import parse_layers
     from ..store import FeatureStore
+    from ..tables import without_formulas
 
     store = FeatureStore(options.store)
     layers: int | Sequence[int] = store.layers[-1] if options.layer is None else options.layer
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         make = _features_only if options.features_only else _table
         table = make(store, layers, pool)
-        content = _csv(table, options.formulas) if options.to == "csv" else _parquet(table)
+        shown = table if options.formulas else without_formulas(table)
+        content = shown.to_csv(index=False).encode() if options.to == "csv" else _parquet(table)
     if not publish(content, output, replace=options.force):
         raise UsageError(f"{output} exists by now", remedy="Choose another name with -o")
     named = f"layer {layers}" if isinstance(layers, int) else f"{len(layers)} layers"
@@ -122,18 +123,6 @@ def _features_only(store: FeatureStore, layers: int | Sequence[int], pool: str) 
     for name in ("start", "end"):
         frame[name] = frame[name].astype(str)
     return frame
-
-
-def _csv(frame: pd.DataFrame, formulas: bool) -> bytes:
-    if not formulas:
-        for name in frame.select_dtypes(exclude="number"):
-            cells = [
-                f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
-                for cell in frame[name]
-            ]
-            frame[name] = cells
-        frame = frame.rename(columns=lambda name: f"'{name}" if name.startswith(FORMULA) else name)
-    return frame.to_csv(index=False).encode()
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -84,10 +84,10 @@ def load_head(path: str | Path) -> Head:
     card_file = Path(path) / CARD if Path(path).is_dir() else Path(path)
     card = _read_card(card_file)
     config = _config(card, card_file)
-    with torch.device("meta"):  # sizes are only claims until the weights confirm them
-        head = build_head(config)
     state = _read_weights(card, card_file)
     try:
+        with torch.device("meta"):  # sizes are only claims until the weights confirm them
+            head = build_head(config)
         head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{card_file} and its weights do not fit: {error}") from error
