@@ -155,6 +155,16 @@ def test_a_target_that_one_speaker_has_does_not_break_the_mean() -> None:
     assert np.isfinite([found.low, found.high]).all() and found.low < found.value < found.high
 
 
+def test_a_target_that_no_clip_of_a_part_has_is_in_no_figure_of_it() -> None:
+    truth, guess, groups = drawn()
+    truth[:, 1] = np.nan
+    found = several_figures(truth, guess, groups=groups, targets=TARGETS)
+    assert "ccc valence" not in found
+    assert found["mean_ccc"].value == pytest.approx(mean_concordance(truth, guess))
+    left = several_figures(truth[:, ::2], guess[:, ::2], groups=groups, targets=TARGETS[::2])
+    assert found["mean_ccc"] == left["mean_ccc"]
+
+
 def test_two_predictions_of_several_targets_are_compared() -> None:
     truth, guess, groups = drawn(groups=8)
     truth[::9, 0] = np.nan
