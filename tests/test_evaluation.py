@@ -20,6 +20,7 @@ from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
 from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
+from exhubert_features.stamps import stamped
 
 EMOTIONS = ("joy", "sad")
 
@@ -296,7 +297,7 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
         data = as_json(_summary(made.content(made="")))
         (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(data))
+        (tmp_path / name / "report.json").write_text(json.dumps(stamped(data)))
     runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
@@ -309,7 +310,8 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
     data = json.loads((tmp_path / "weak_1" / "report.json").read_text())
     data["clips"]["id"][0] = "another"
-    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(data))
+    del data["sha256"]
+    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(stamped(data)))
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 1
     assert "not tested on the same clips" in capsys.readouterr().err
     assert main(["compare", runs[0], str(tmp_path), "-o", str(tmp_path / "out")]) == 2

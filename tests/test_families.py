@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import rewrite, set_config
+from family_checkpoints import FAMILIES, LAYERS, SHAPES, written
 from waves import noise
 
 from exhubert_features import Encoder, load_encoder
@@ -27,35 +28,7 @@ from exhubert_features.model.relative import distance_buckets
 from exhubert_features.spec import ExtractionSpec
 
 PARITY = 1e-5
-LAYERS = 3
-SIZES: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
-    "intermediate_size": 48, "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 8,
-}  # fmt: skip
-# As wav2vec2-base, hubert-base and wavlm-base have it, and as the large ones.
-SHAPES: dict[str, dict[str, Any]] = {
-    "base": {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False},
-    "large": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
-}
-FAMILIES = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}
 EVERY = list(product(FAMILIES, SHAPES))
-
-
-def written(
-    folder: Path, family: str, shape: str = "large", *, kind: str = "Model", **more: Any
-) -> torch.nn.Module:
-    """A random model, saved by transformers with its feature extractor; loud enough to tell."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{FAMILIES[family]}Config")(**SIZES, **SHAPES[shape], **more)
-    model = getattr(transformers, f"{FAMILIES[family]}{kind}")(config).eval()
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.3 if weight.ndim > 1 else 0.1)
-    model.save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=shape == "large").save_pretrained(folder)
-    return model
 
 
 @pytest.mark.parametrize(("family", "shape"), EVERY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from exhubert_features.evaluation.outcome import Outcome
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
 from exhubert_features.heads import load_head
 from exhubert_features.spec import ExtractionSpec
-from exhubert_features.store import UnknownId, merge, open_stores
+from exhubert_features.store import UnknownId, merge, open_stores, pack
 
 NAMES = ("alpha", "beta", "gamma")
 LEFT_OUT = SplitOptions(scheme="leave-one-corpus-out")
@@ -118,6 +119,14 @@ def test_a_store_without_clips_is_refused(paths: list[Path], tmp_path: Path) -> 
     write_emotional_store(tmp_path / "empty", speakers=0)
     with pytest.raises(UsageError, match="empty holds no clips"):
         open_stores([*paths, tmp_path / "empty"])
+
+
+def test_ids_that_look_qualified_are_not_taken_for_others(tmp_path: Path) -> None:
+    first, _ = (write_emotional_store(tmp_path / n, seed=1, audio=n, **SMALL) for n in ("a", "b"))  # type: ignore[arg-type]
+    odd = replace(first[first.ids[0]], id="b/1-0-00", clip_id="b/1-0-00", audio_sha256="f" * 64)
+    FeatureStore.write(tmp_path / "c", [odd], fingerprint=first.fingerprint)
+    with pytest.raises(UsageError, match="an id of one store is how another's is written"):
+        open_stores([tmp_path / name for name in "abc"])
 
 
 def test_speakers_of_two_corpora_are_different_people(paths: list[Path]) -> None:
@@ -276,6 +285,80 @@ def test_a_corpus_of_one_class(paths: list[Path]) -> None:
     assert [fold.name for fold in found.protocol.folds] == ["corpus alpha"]
     assert any("Not tested" in note and "corpus beta" in note for note in found.warnings)
     assert set(found.tested.values.tolist()) == {0}
+
+
+def told(stores: list[Path], **changes: dict[str, str]) -> list[dict[str, str]]:
+    """Rows of labels; ``changes`` hold new values by corpus, as ``alpha={"arousal": ""}``."""
+    store = open_stores(stores)
+    metas = [json.loads(meta) for meta in store.column("meta")]
+    return [
+        {"id": name, "valence": meta["arousal"], **meta, **changes.get(meta["corpus"], {})}
+        for name, meta in zip(store.ids, metas, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("nothing", ["", "0.5"])
+def test_a_corpus_without_different_numbers_has_no_score(
+    nothing: str, paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = told(paths, beta={"valence": nothing})
+    table = tmp_path / "labels.csv"
+    columns = ("id", "speaker", "arousal", "valence")
+    lines = [",".join(row[name] for name in columns) for row in rows]
+    table.write_text("\n".join([",".join(columns), *lines]))
+    command = ["probe", *map(str, paths), "--labels", str(table), "--target", "arousal,valence"]
+    command += ["--split", "leave-one-corpus-out", "--layers", "3", "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "corpus beta: Mean CCC not defined, for the numbers do not vary or are not" in printed
+    assert "mean of 2 corpora, for other speakers of these: Mean CCC" in printed
+    parts = json.loads((tmp_path / "out/report.json").read_text())["parts"]
+    assert [part["score"]["value"] is None for part in parts] == [False, True, False, False]
+
+
+def test_a_corpus_without_labels_is_left_out_and_said(paths: list[Path]) -> None:
+    found = probe(
+        paths, target="emotion", labels=told(paths, beta={"emotion": ""}), layers=[3],
+        joining=LabelOptions(drop_unlabelled=True), splitting=LEFT_OUT,
+    )  # fmt: skip
+    assert [fold.name for fold in found.protocol.folds] == ["corpus alpha", "corpus gamma"]
+    assert any("Dropped: no label, group or split for 24 clips" in note for note in found.warnings)
+
+
+def test_a_corpus_of_one_clip(paths: list[Path], tmp_path: Path) -> None:
+    write_emotional_store(tmp_path / "one", seed=5, speakers=1, clips=1)
+    found = probe([*paths, tmp_path / "one"], target="emotion", layers=[3], splitting=LEFT_OUT)
+    part = next(part for part in found.parts if part.name == "one")
+    assert part.clips == 1 and (part.score.low, part.score.high) != (part.score.value,) * 2
+
+
+def test_corpora_whose_names_look_alike_are_one(paths: list[Path]) -> None:
+    stores = [f"EmoDB={paths[0]}", f"emodb={paths[2]}", str(paths[1])]
+    labels = labels_of(stores, split="corpus")  # type: ignore[arg-type]
+    assert len(make_protocol(labels, LEFT_OUT).folds) == 2
+    assert len(set(labels.groups.tolist())) == 8
+    assert any(note.startswith("Taken for one corpus each") for note in labels.warnings)
+
+
+def test_a_packed_store_is_one_of_several(paths: list[Path], tmp_path: Path) -> None:
+    pack(paths[2], tmp_path / "gamma.h5")
+    packed = open_stores([*paths[:2], tmp_path / "gamma.h5"])
+    assert packed.column("meta") == open_stores(paths).column("meta")
+
+
+def test_speakers_that_a_head_knows_by_their_corpus(paths: list[Path], tmp_path: Path) -> None:
+    head = train(paths[:2], target="emotion", layers=[3], splitting=LEFT_OUT).head
+    write_emotional_store(tmp_path / "new", seed=9, audio="new", **SMALL)  # type: ignore[arg-type]
+    words = "groups (speaker) have the names of groups"
+
+    def known(stores: object) -> bool:
+        return any(words in note for note in evaluate(head, stores).warnings)  # type: ignore[arg-type]
+
+    assert known(tmp_path / "new")  # s0 to s3 of nobody says where: they may be the same people
+    assert known({"alpha": tmp_path / "new"})
+    assert not known({"other": tmp_path / "new"})
+    alone = train(paths[0], target="emotion", layers=[3]).head
+    assert any(words in note for note in evaluate(alone, {"x": tmp_path / "new"}).warnings)
 
 
 def outcome_of(groups: int, rate: float, random: np.random.Generator, spread: float) -> Outcome:

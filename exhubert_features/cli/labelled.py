@@ -105,8 +105,10 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="compare with a table of other features in the same folds, or with `logits`, the "
-        "encoder's own class scores; repeatable",
+        help="compare with other features in the same folds: a table of them, `logits`, the "
+        "encoder's own class scores, or `egemaps`, which opensmile computes from the store's files "
+        "(written to egemaps.csv in the output); or with `six-classes`, what the released model "
+        "tells by itself; repeatable",
     )
     parser.add_argument(
         "--per-speaker",
@@ -183,6 +185,24 @@ def group_column(options: argparse.Namespace, store: FeatureStore) -> str | None
     return options.group if any(options.group in row for row in rows) else None
 
 
+def chosen_baselines(options: argparse.Namespace, store: FeatureStore) -> list[str | Path]:
+    """Return the baselines, as typed but for eGeMAPS functionals, which become a table."""
+    return [
+        _egemaps(store, Path(options.output)) if name == "egemaps" else name
+        for name in dict.fromkeys(options.baseline)
+    ]
+
+
+def _egemaps(store: FeatureStore, output: Path) -> Path:
+    from ..extraction.functionals import write_egemaps
+
+    return write_egemaps(
+        store,
+        output / "egemaps.csv",
+        on_progress=lambda done, total: show_progress("eGeMAPS", done, total),
+    )
+
+
 def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | None:
     """Return layer ids out of ``all``, ``last``, ``12,24`` or ``0-48``; None: not chosen."""
     from ..spec import parse_layers, resolve_layers
@@ -234,11 +254,11 @@ def show_result(
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
     for part in evaluation.parts:
-        low, high = part.score.low, part.score.high
-        print(
-            f"{part.kind} {part.name}: {metric_name(name)} {part.score.value:.3f} "
-            f"({low:.3f} to {high:.3f}), {part.clips}"
-        )
+        score = part.score
+        told = f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+        if score.value != score.value:
+            told = "not defined, for the numbers do not vary or are not known"
+        print(f"{part.kind} {part.name}: {metric_name(name)} {told}, {part.clips}")
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in evaluation.warnings:

@@ -7,6 +7,7 @@ import argparse
 from .labelled import (
     add_label_arguments,
     add_split_arguments,
+    chosen_baselines,
     chosen_layers,
     group_column,
     label_options,
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
-        baselines=options.baseline,
+        baselines=chosen_baselines(options, store),
         corpus=options.corpus,
         seed=options.seed,
         repeats=options.repeats,

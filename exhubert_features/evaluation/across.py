@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -17,10 +18,11 @@ from .jackknife import (
     confusion_units,
     jackknife,
     keeping_classes,
+    keeping_targets,
     moment_units,
     share_interval,
 )
-from .metrics import CLASSIFICATION, REGRESSION, Statistic
+from .metrics import CLASSIFICATION, REGRESSION, SEVERAL
 from .outcome import Outcome
 
 LEAST_CORPORA = 3  # two differ in one way only: an interval for a third would say nothing
@@ -43,7 +45,7 @@ def mean_over(corpora: Sequence[Outcome]) -> Interval:
         Conditional on the trained models, as those of the corpora are.
     """
     blocks = [_units(part) for part in corpora]
-    statistic = {**CLASSIFICATION, **REGRESSION}[corpora[0].metric]
+    statistic = {**CLASSIFICATION, **REGRESSION, **SEVERAL}[corpora[0].metric]
     units = _side_by_side(blocks)
 
     def mean(sums: np.ndarray) -> np.ndarray:
@@ -52,7 +54,10 @@ def mean_over(corpora: Sequence[Outcome]) -> Interval:
     if corpora[0].labels.classes:
         spread = jackknife(units, keeping_classes(mean, units.total()))
         return share_interval(spread, 0.0)
-    return coefficient_interval(jackknife(units, _keeping_corpora(mean, units.total())), 0.0)
+    spread = jackknife(units, keeping_targets(mean, units.total()))
+    # Several targets are of the same clips: together they are not more of them.
+    clips = spread.clips / len(corpora[0].labels.targets)
+    return coefficient_interval(replace(spread, clips=clips), 0.0)
 
 
 def beyond(scores: Sequence[float], lowest: float) -> Interval | None:
@@ -102,12 +107,3 @@ def _side_by_side(blocks: Sequence[Units]) -> Units:
         sizes.append(size.reshape(len(size), -1))
     counts = np.concatenate([block.counts for block in blocks])
     return Units(sums=np.concatenate(sums), counts=counts, sizes=np.concatenate(sizes))
-
-
-def _keeping_corpora(statistic: Statistic, whole: np.ndarray) -> Statistic:
-    """Let a corpus whose last speaker is left out keep it."""
-
-    def kept(sums: np.ndarray) -> np.ndarray:
-        return statistic(np.where(sums[..., :1] > 0, sums, whole))
-
-    return kept

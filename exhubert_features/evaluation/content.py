@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..records import Interval
 from ..report import CalibrationCurve, GroupScore, Mistake, PartScore
 from ..store import CORPUS
 from .across import beyond, mean_over
@@ -62,11 +63,20 @@ def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
     for column in outcome.labels.columns:
         parts += [(column, name, part) for name, part in outcome.by(column).items()]
     found = [
-        PartScore(kind=kind, name=name, clips=len(part.scored), score=part.main)
+        PartScore(kind=kind, name=name, clips=len(part.scored), score=_main(part))
         for kind, name, part in parts
         if len(part.scored)
     ]
-    return found + _means([part for kind, _, part in parts if kind == CORPUS])
+    corpora = [part for kind, _, part in parts if kind == CORPUS and len(part.scored)]
+    return found + _means([part for part in corpora if np.isfinite(_main(part).value)])
+
+
+def _main(part: Outcome) -> Interval:
+    """Return the main figure, NaN for numbers that do not vary or are not known there."""
+    tested = part.tested
+    if tested.classes or _varied(tested.wanted):
+        return part.main
+    return Interval(value=np.nan, low=np.nan, high=np.nan)
 
 
 def _means(corpora: list[Outcome]) -> list[PartScore]:

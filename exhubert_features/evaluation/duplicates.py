@@ -29,7 +29,8 @@ def qualify_groups(
     tuple
         The names (N,); and a note on those that stand in several corpora.
     """
-    qualified, notes, holders = list(names), list[str](), defaultdict(set)
+    corpora, notes = unite_lookalikes(corpora, "corpus")
+    qualified, holders = list(names), defaultdict(set)
     for corpus in dict.fromkeys(corpora):
         rows = [row for row, own in enumerate(corpora) if own == corpus]
         united, alike = unite_lookalikes([names[row] for row in rows], what)

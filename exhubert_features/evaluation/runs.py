@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..files import read_regular
 from ..records import Interval
 from ..report import RunRow
+from ..stamps import unstamped
 from .comparison import compare, holm
 from .intervals import retraining_share
 from .outcome import same_labels
@@ -44,9 +45,8 @@ def read_run(folder: str | Path) -> Run:
     """
     path = Path(folder) / "report.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return _run(str(folder), data)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        return _run(str(folder), unstamped(read_regular(path)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UsageError(
             f"{path} cannot be read as a report: {error!r}",
             expected="a folder from `exhubert probe`, `train` or `evaluate`",
@@ -124,6 +124,9 @@ def _run(name: str, data: dict[str, Any]) -> Run:
     low, high = data[f"{metric}_interval"]
     clips, folds = data["clips"], data["folds"]
     trained = [fold for fold in folds if fold["train_clips"]]
+    columns = [clips[key] for key in ("id", "group", "truth", "prediction")]
+    if {len(column) for column in columns} != {len(set(clips["id"]))}:
+        raise ValueError("its clips are not one row each")
     kind = None if data["classes"] else float  # a number that is unknown stands there as null
     return Run(
         name=name,

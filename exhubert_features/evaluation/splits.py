@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,19 +11,12 @@ import numpy as np
 from ..errors import LabelError, UsageError
 from ..store import CORPUS
 from .dealing import deal
+from .given import EACH_ONCE, Parts, corpus_parts, given_parts
 from .labels import Labels
 from .leaks import leaks
-from .values import unite_lookalikes
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 MERGED = 3  # inner folds where the outer ones are many
-EACH_ONCE = "Each fold was tested once by a model trained on the others"  # in words of protocols
-ROLES = ("train", "dev", "test")
-_SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
-    "train|training",
-    "dev|devel|development|val|valid|validation",
-    r"(?:test|testing|eval|evaluation)[ _-]?\d*",
-)
 
 Scheme = Literal[
     "auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "column", "random"
@@ -91,16 +83,10 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outer:
-    """Part (N,) of each clip and the parts' names; a given split tests only some of them."""
+class _Outer(Parts):
+    """Also ``owners`` (N,): what must stay together."""
 
-    parts: np.ndarray
-    names: Sequence[str]
-    words: str
-    owners: np.ndarray  # (N,) what must stay together
-    # of a given split: parts 0 train, 1 development, 2 and more are test sets, -1 is left out
-    single: bool = False
-    notes: tuple[str, ...] = ()
+    owners: np.ndarray
 
 
 def make_protocol(
@@ -193,9 +179,10 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
-        return _given(labels, options)
+        given = given_parts(labels.splits, options.roles, folds=options.fold_column)
+        return _Outer(**vars(given), owners=labels.groups)
     if scheme == "leave-one-corpus-out":
-        return _corpora(labels)
+        return _Outer(**vars(corpus_parts(labels.splits)), owners=labels.groups)
     if scheme == "random":
         parts = deal(labels, labels.clips, options.folds, seed)
         words = (
@@ -229,88 +216,6 @@ def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
 
 def _numbered(parts: np.ndarray) -> list[str]:
     return [f"fold {part + 1}" for part in range(parts.max() + 1)]
-
-
-def _given(labels: Labels, options: SplitOptions) -> _Outer:
-    """Follow the split column: train, development and test sets, or one fold per name."""
-    if labels.splits is None:
-        raise LabelError("there is no split column", remedy="Name it with --split-column")
-    splits, notes = unite_lookalikes(
-        labels.splits.tolist(), "part of the split", meant=options.roles
-    )
-    names = sorted(set(splits))
-    unknown = sorted(set(options.roles) - set(names))
-    if unknown:
-        raise LabelError(
-            f"the split map speaks of {', '.join(unknown)}",
-            expected=f"names of the split column, which holds {', '.join(names)}",
-        )
-    roles = {name: _role(name, options) for name in names}
-    if options.fold_column or not {0, 2} & set(roles.values()):
-        return _official_folds(labels, splits, tuple(notes))
-    strange = [name for name, role in roles.items() if role is None]
-    if strange or not {0, 2} <= set(roles.values()):
-        raise LabelError(
-            f"the split column holds {', '.join(names)}",
-            expected="train, test and perhaps dev; or one name for each fold",
-            remedy="--split-map NAME=train (or dev, test, or nothing) says what a name means",
-        )
-    tests = [name for name in names if roles[name] == 2]
-    place = {name: roles[name] for name in names if roles[name] != 2}
-    place |= {name: 2 + number for number, name in enumerate(tests)}
-    words = (
-        "The split was given. Choices were made on its development part; the model was then "
-        "trained on training and development part and tested once on the test part."
-    )
-    if 1 not in place.values():
-        words = "The split was given: trained on its training part, tested once on its test part."
-    if len(tests) > 1:
-        words = words.replace("test part", f"test parts {', '.join(tests)}")
-    return _Outer(
-        parts=np.array([place[name] for name in splits]),
-        names=("train", "dev", *(tests if len(tests) > 1 else ["test"])),
-        words=words,
-        owners=labels.groups,
-        single=True,
-        notes=tuple(notes),
-    )
-
-
-def _official_folds(labels: Labels, splits: list[str], notes: tuple[str, ...]) -> _Outer:
-    names, parts = np.unique(splits, return_inverse=True)
-    if len(names) < 2:
-        raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
-    words = f"The {len(names)} folds were given. {EACH_ONCE}."
-    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups, notes=notes)
-
-
-def _corpora(labels: Labels) -> _Outer:
-    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
-    if len(names) < 2:
-        raise LabelError(
-            f"all clips are of one corpus, {str(names[0])!r}",
-            expected="two or more, to test on another than those trained on",
-            remedy="Give several stores, or choose another --split",
-        )
-    words = (
-        f"Each of the {len(names)} corpora was left out once and tested by a model trained on all "
-        "the others; choices were made inside these."
-    )
-    folds = [f"{CORPUS} {name}" for name in names]
-    return _Outer(parts=parts, names=folds, words=words, owners=labels.groups)
-
-
-def _role(name: str, options: SplitOptions) -> int | None:
-    """0 train, 1 development, 2 test, -1 left out; None for any other name."""
-    if name in options.roles:
-        meaning = options.roles[name]
-        if meaning and meaning not in ROLES:
-            raise LabelError(
-                f"the split map says {name}={meaning}", expected="train, dev, test or nothing"
-            )
-        return ROLES.index(meaning) if meaning else -1
-    fitting = (re.fullmatch(spelling, name.lower()) for spelling in _SPELLINGS)
-    return next((role for role, match in enumerate(fitting) if match), None)
 
 
 def _inner(

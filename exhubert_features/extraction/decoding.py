@@ -22,14 +22,17 @@ AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joine
 Decoded = np.ndarray | AudioError
 
 
-def load_clip(clip: PlannedClip, plan: Plan, channel: int | None) -> Decoded:
-    """Read a planned clip's samples at 16 kHz, or say why there are none."""
+def load_clip(clip: PlannedClip, plan: Plan, channel: int | None, limit: int) -> Decoded:
+    """Read a planned clip's samples at 16 kHz, or say why there are none.
+
+    ``limit`` is how many bytes they may take.
+    """
     try:
         if clip.id in plan.arrays:
             return read_array(clip.id, *plan.arrays[clip.id])
         if clip.id in plan.lazy:
             return _load_again(clip, plan.lazy[clip.id], channel)
-        wave = read_audio(clip.file, start=clip.start, end=clip.end, channel=channel)
+        wave = read_audio(clip.file, start=clip.start, end=clip.end, channel=channel, limit=limit)
         status = Path(clip.file).stat()
         if (status.st_size, status.st_mtime_ns) != plan.stamps[clip.file]:
             return AudioError(

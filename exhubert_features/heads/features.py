@@ -17,9 +17,9 @@ from ..fingerprint import Fingerprint
 Kind = Literal["linear", "discriminant", "mlp", "weighted", "attention"]
 
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
-# and what else was stored.
+# what else was stored, and by how many of 150 frames the windows of long clips meet or overlap.
 _NOT_COMPARED = (
-    "model.classes", "spec.layers", "spec.pools", "spec.frame_layers", "spec.logits"
+    "model.classes", "spec.layers", "spec.pools", "spec.frame_layers", "spec.logits", "spec.gapless"
 )  # fmt: skip
 
 

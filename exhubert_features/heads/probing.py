@@ -60,7 +60,8 @@ def probe(
     joining, splitting
         How labels reach clips, and how clips are divided, where the defaults do not fit.
     baselines
-        ``logits`` or tables of other features, to be compared with in the same folds.
+        To be compared with on the same clips, in the same folds: ``logits``, ``six-classes`` (the
+        released model's own answer), or tables of other features.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     seed

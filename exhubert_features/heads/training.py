@@ -117,7 +117,8 @@ def train(
         How labels reach clips, how clips are divided and how heads are fitted, where the
         defaults do not fit.
     baselines
-        ``logits`` or tables of other features, to be compared with in the same folds.
+        To be compared with on the same clips, in the same folds: ``logits``, ``six-classes`` (the
+        released model's own answer), or tables of other features.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     seed

@@ -5,7 +5,7 @@ Attribute names spell the released checkpoint's keys.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        if mode and gate is not None and gate.weight.requires_grad:
+        if mode and gate is not None and any(one.requires_grad for one in gate.parameters()):
             self.identity_gate = False
         return super().train(mode)
 
@@ -155,7 +155,7 @@ class EncoderLayer(nn.Module):
     def detect_identity_gate(self) -> bool:
         """Find out whether the gate is the identity to the bit, and skip it then."""
         gate = self.gate_bb_linear
-        if gate is None or self.skip or gate.weight.is_meta:
+        if self.skip or not _is_plain(gate) or gate.weight.is_meta:
             return False
         # The diagonal first: reading all of every gate would touch 100 MB for nothing.
         plausible = bool((gate.weight.diagonal() == 1).all() & (gate.bias == 0).all())
@@ -175,6 +175,18 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """Turn the state (B, T, D) before the layer into the one behind it."""
         output = self._transform(hidden, mask, positions)
-        if self.gate_bb_linear is not None and not self.identity_gate:
-            output = self.gate_bb_linear(output)
+        gate = self.gate_bb_linear
+        # Adapters may have taken the gate's place since, or it learns: then it is computed.
+        skipped = self.identity_gate and _is_plain(gate)
+        if gate is not None and not (skipped and not _learns(gate)):
+            output = gate(output)
         return output + hidden if self.skip else output
+
+
+def _is_plain(gate: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether the gate is a linear map and nothing besides, as an adapter would be."""
+    return type(gate) is nn.Linear
+
+
+def _learns(gate: nn.Linear) -> bool:
+    return torch.is_grad_enabled() and gate.weight.requires_grad

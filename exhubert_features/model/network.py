@@ -167,6 +167,16 @@ class ExHuBERTNetwork(nn.Module):
         """The convolutions, where SpeechBrain recipes look for them."""
         return self.hubert.feature_extractor
 
+    @property
+    def encoder(self) -> nn.Module:
+        """Positional convolution and layers, where SpeechBrain recipes look for them."""
+        return self.hubert.encoder
+
+    @property
+    def feature_projection(self) -> nn.Module:
+        """What stands between the convolutions and the encoder, likewise."""
+        return self.hubert.feature_projection
+
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Frames (B,) inside ``samples`` (B,)."""
         return frame_lengths(samples, self.config)

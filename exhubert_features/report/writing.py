@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import make_folder, publish
+from ..stamps import stamped
 from .content import (
     Report,
     as_json,
@@ -52,7 +53,8 @@ def write_report(
         for name, figure in _figures(report).items():
             files[f"{name}.png"] = plots.to_png(figure)
             vectors[name] = plots.to_svg(figure, name)
-    summary = json.dumps(as_json(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
+    found = stamped(as_json(_summary(report)))
+    summary = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
     sounds = [audio_address(clip, directory, embed=embed_audio) for clip in report.mistakes]
     if table:
         files["predictions.csv"] = table.encode()

@@ -3,11 +3,12 @@
 from .copying import merge, pack
 from .features import FeatureStore
 from .journal import StoredFailure
+from .progress import WriteProgress
 from .rows import UnknownId
 from .several import CORPUS, NamedStores, SeveralStores, open_stores
 from .shard import estimate_bytes
 from .verify import Damage, Verification, repair, verify
-from .writer import ShardLimits, WriteProgress
+from .writer import ShardLimits
 
 __all__ = [
     "CORPUS",

@@ -18,9 +18,10 @@ from .arrays import ShardReader
 from .catalog import join_tables, load_catalog
 from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .opening import checked_shard, is_shard
+from .progress import Report, bar
 from .rows import meta_table, row_index, row_times, unknown_id
 from .shard import ShardRows
-from .writer import FeatureSource, Report, ShardLimits, Writer, bar
+from .writer import FeatureSource, ShardLimits, Writer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -98,11 +98,18 @@ class SeveralStores(FeatureStore):
         )
         corpora_of = Counter(name for name, _ in holders)
         self._refuse_twice(holders)
-        return [
+        found = [
             f"{corpus}/{name}" if corpora_of[name] > 1 else name
             for names, corpora in zip(each, self._corpora, strict=True)
             for name, corpus in zip(names, corpora, strict=True)
         ]
+        if column == "id" and len(set(found)) < len(found):
+            raise UsageError(
+                "an id of one store is how another's is written with its corpus in front",
+                expected="ids that tell clips apart",
+                remedy="NAME=STORE names another corpus",
+            )
+        return found
 
     def _refuse_twice(self, holders: Mapping[tuple[str, str], int]) -> None:
         twice = [(name, corpus) for (name, corpus), count in holders.items() if count > 1]
