@@ -40,10 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--loss",
-        choices=("mse", "ccc"),
-        default="mse",
-        help="of numbers, for mlp, weighted and attention: squared error, or 1 - CCC "
-        "(default: %(default)s)",
+        choices=("ccc", "mse"),
+        help="of numbers, for mlp, weighted and attention: 1 - CCC (the default), or squared error",
     )
     parser.add_argument("--hidden", type=int, default=128, help="default: %(default)s")
     parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="folder to write")

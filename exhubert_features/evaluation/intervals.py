@@ -149,12 +149,16 @@ def several_figures(
     Parameters
     ----------
     truth, prediction
-        (N, T) values; a truth that is NaN is in no figure of its target.
+        (N, T) values; a truth that is NaN is in no figure of its target, and a target that no clip
+        knows in none at all.
     groups, retraining
         As for classes.
     targets
         Their names.
     """
+    there = np.flatnonzero(np.isfinite(truth).any(axis=0))
+    truth, prediction = truth[:, there], prediction[:, there]
+    targets = [targets[position] for position in there]
     index, _ = unit_index(groups, len(truth))
     units = moment_units(truth, prediction[None], index)
     units = Units(units.sums[:, 0], units.counts, units.sizes)

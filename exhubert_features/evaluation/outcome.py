@@ -67,7 +67,8 @@ class Outcome:
     @cached_property
     def figures(self) -> dict[str, Interval]:
         """All figures over the tested clips; intervals take the trained models as given."""
-        return {**self._figures(0.0), **self._divergences(self.scaled_shares)}
+        soft = {} if self.labels.shares is None else self._divergences(self.scaled_shares)
+        return self._figures(0.0) | soft
 
     @cached_property
     def baselines(self) -> dict[str, float]:
@@ -76,6 +77,8 @@ class Outcome:
         Each tested clip is told the mean shares of its fold's training clips, or, where nothing
         was trained, of the tested ones.
         """
+        if self.labels.shares is None:
+            return {}
         told = np.full(self.outputs.shape, np.nan)
         for fold in self.protocol.folds:
             known = fold.train if len(fold.train) else fold.test
@@ -255,9 +258,7 @@ class Outcome:
         )
 
     def _divergences(self, told: np.ndarray) -> dict[str, Interval]:
-        """Mean KL and JS divergence of what was told (m, C) of the tested clips; {} if not soft."""
-        if self.labels.shares is None:
-            return {}
+        """Mean KL and JS divergence of shares from what was told (m, C) of the tested clips."""
         tested = self.labels.take(self.protocol.tested)
         shares = tested.wanted.astype(float)
         each = {"kl": kl_divergences(shares, told), "js": js_divergences(shares, told)}

@@ -289,13 +289,13 @@ def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_loss(labels: Labels, kind: Kind, options: FitOptions) -> None:
-    if options.loss == "mse":
+    if options.loss is None:
         return
     if labels.classes:
-        raise UsageError("loss is 'ccc' for classes", expected="a target of numbers")
+        raise UsageError(f"loss is {options.loss!r} for classes", expected="a target of numbers")
     if kind in ("linear", "discriminant"):
         raise UsageError(
-            f"loss is 'ccc' for a {kind} head, which is fitted in closed form",
+            f"loss is {options.loss!r} for a {kind} head, which is fitted in closed form",
             remedy="Leave it out: its values are stretched instead; or choose another --head",
         )
 
@@ -320,8 +320,8 @@ def _describe(
                 ", its values stretched about their mean to spread as held-out truth does (the "
                 "least squares error makes them timid, which costs CCC)"
             )
-        elif options.loss == "ccc":
-            balanced = ", by the loss 1 - CCC"
+        else:
+            balanced = f", by {'the squared error' if options.loss == 'mse' else '1 - CCC as loss'}"
     elif soft:
         balanced += ", on the shares of the classes"
     strength = {"linear": "penalty", "discriminant": "shrinkage"}.get(

@@ -243,9 +243,11 @@ def _group_words(report: Report) -> str:
     low, middle, high = np.quantile(defined, [0, 0.5, 1])
     words = (
         f"Worst {_number(low)}, median {_number(middle)}, best {_number(high)}; in brackets the "
-        "number of clips. A group's score covers the classes it has; with few clips it scatters "
-        "by chance alone."
+        "number of clips. "
     )
+    if report.classes:
+        words += "A group's score covers the classes it has. "
+    words += "With few clips it scatters by chance alone."
     undefined = len(scores) - len(defined)
     return f"{words} {undefined} without a defined score are left out." if undefined else words
 
