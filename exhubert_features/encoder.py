@@ -247,7 +247,7 @@ def load_encoder(
     *,
     revision: str | None = DEFAULT_REVISION,
     device: str | torch.device = "auto",
-    precision: Precision = "float32",
+    precision: Precision | Literal["auto"] = "float32",
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Encoder:
@@ -263,8 +263,8 @@ def load_encoder(
     device
         ``"auto"`` is CUDA where there is one, else the CPU.
     precision
-        ``"float32"`` for parity with the reference; ``"bfloat16"`` is several times faster
-        on hardware that has it.
+        ``"float32"`` for parity with the reference; ``"auto"`` for the fastest that this machine
+        has units for and that stays close to it; or ``"bfloat16"``, ``"float16"``, ``"int8"``.
     cache_dir
         Where the Hub's files are kept; the Hub's own default when None.
     local_files_only

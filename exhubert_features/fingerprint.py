@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .errors import UsageError
-from .files import canonical
 from .spec import NUMERICS_VERSION, SAMPLE_RATE, ExtractionSpec, resolve_layers
+from .stamps import canonical
 
 RESAMPLER = "torchaudio sinc_interp_hann width 6 rolloff 0.99"
 

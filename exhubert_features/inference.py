@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .fingerprint import ModelIdentity
 from .model import ExHuBERTNetwork, ModelOutput, OnState
 from .model.config import ExHuBERTConfig
 from .model.geometry import FrameGeometry
+from .precision import prepare_model
 from .spec import (
     CARD_SAMPLES,
     DEFAULT_PREPROCESS,
@@ -29,12 +30,6 @@ from .spec import (
     Preprocess,
 )
 from .waveforms import Waveforms, prepare_batch, split_waveforms
-
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,15 @@ class Inference(FrameGeometry):
     Parameters
     ----------
     model
-        The model; it is moved to ``device`` and ``precision`` and put into eval mode.
+        The model; it is made ready for ``device`` and ``precision``, in place.
     checkpoint
         The files it came from, for provenance; None for a model made in memory.
     device
         A torch device, or ``"auto"``: CUDA where there is one, else the CPU.
     precision
-        Of weights and activations.
+        ``"float32"`` for parity with the reference, ``"bfloat16"``, ``"float16"``, or on a CPU
+        ``"int8"``; ``"auto"`` is float32 unless the machine has units for something faster that
+        keeps the model's states. The attribute ``precision`` tells what is used.
     """
 
     def __init__(
@@ -89,25 +86,24 @@ class Inference(FrameGeometry):
         *,
         checkpoint: Checkpoint | None = None,
         device: str | torch.device = "auto",
-        precision: Precision = "float32",
+        precision: Precision | Literal["auto"] = "float32",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
-        self.device = _choose_device(device)
-        self.precision = precision
+        self.device = choose_device(device)
         self.checkpoint = checkpoint
         if checkpoint is None:
             self._memory_hash = state_sha256(model.state_dict())
-        self.model = model.eval().requires_grad_(False)
-        self.model.detect_identity_gates()
-        self.model.to(self.device, PRECISIONS[precision])
-        if self.device.type == "cpu":
-            self.model.hubert.encoder.pos_conv_embed.transform()
+        self.model = model
+        self.precision: Precision = prepare_model(model, self.device, precision)
 
     @property
     def config(self) -> ExHuBERTConfig:
         """The model's sizes and switches."""
         return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of waveforms and states; on a CPU float32 also in bfloat16 and int8."""
+        return self.model.hubert.masked_spec_embed.dtype
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -276,7 +272,7 @@ class Inference(FrameGeometry):
         lengths = [seen[row] for row in rows]
         with _own_precision(self.device, self.precision):
             return self.model(
-                batch[rows, : max(lengths)].to(self.device, PRECISIONS[self.precision]),
+                batch[rows, : max(lengths)].to(self.device, self.dtype),
                 torch.tensor(lengths, device=self.device) if len(set(lengths)) > 1 else None,
                 layers=layers,
                 logits=logits,
@@ -293,7 +289,7 @@ def _join_rows(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def _choose_device(device: str | torch.device) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"``; refuse CUDA where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -79,7 +79,7 @@ NUMERICS_VERSION = 1
 Preprocess = Literal["card", "masked", "none"]
 PREPROCESS_WORDS = "'card', 'masked' or 'none'"
 DEFAULT_PREPROCESS: Preprocess = "card"  # what the released model was trained on
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Layers = int | Sequence[int] | None
 POOLS = ("mean", "std", "max")
 

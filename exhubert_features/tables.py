@@ -15,10 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 ID_COLUMNS = ("id", "clip_id")
 FILE_COLUMNS = ("file", "wav", "path", "audio")  # ours and audformat's, then others'
@@ -30,6 +34,11 @@ _LONGEST_NUMBER = 300  # digits; Python refuses to read a number of more than so
 # NUL, and halves of characters, which no file could hold. Those that stand for bytes which are
 # no UTF-8 are part of some names of files.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# Control characters, those that turn the writing direction or end lines unseen, half characters.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff]"
+)
 _NO_NAME = re.compile("[\0\r\n\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -95,6 +104,39 @@ def read_table(path: str | Path) -> Table:
 def clean(text: str) -> str:
     """Strip blanks and bring the text to one Unicode form (NFC)."""
     return unicodedata.normalize("NFC", text).strip()
+
+
+def harmless(text: str) -> str:
+    """Give text with escapes for what a terminal would obey, and for what nobody would see.
+
+    Examples
+    --------
+    >>> harmless("caf\u00e9 \x1b[2J \u202e")
+    'caf\xe9 \\\\x1b[2J \\\\u202e'
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put a quote before what a spreadsheet would take for a formula and carry out.
+
+    Parameters
+    ----------
+    frame
+        A table whose cells and names of columns come out of files.
+
+    Returns
+    -------
+    The same as a new table, numbers untouched.
+    """
+
+    def quoted(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    changed = {name: map(quoted, frame[name]) for name in frame.select_dtypes(exclude="number")}
+    return frame.assign(**{name: list(cells) for name, cells in changed.items()}).rename(
+        columns=quoted
+    )
 
 
 def first_of(columns: Iterable[str], cells: Mapping[str, str]) -> str:

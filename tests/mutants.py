@@ -13,7 +13,7 @@ def mutants(content: bytes, count: int, *, seed: int = 0) -> Iterator[bytes]:
         changed = bytearray(content)
         place = chance.randrange(len(content))
         length = chance.choice([1, 2, 8, 64])
-        match number % 6:
+        match number % 6 if count > 1 else chance.randrange(6):
             case 0:
                 changed[place] ^= 1 << chance.randrange(8)
             case 1:

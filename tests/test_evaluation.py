@@ -18,9 +18,9 @@ from exhubert_features.evaluation import LabelOptions, SplitOptions, join_labels
 from exhubert_features.evaluation.caveats import temperature_warnings
 from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
-from exhubert_features.files import stamped
 from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
+from exhubert_features.stamps import stamped
 
 EMOTIONS = ("joy", "sad")
 

@@ -24,6 +24,7 @@ from exhubert_features.cli import main
 from exhubert_features.errors import CheckpointError, FingerprintMismatch, UsageError
 from exhubert_features.fingerprint import Fingerprint
 from exhubert_features.model.config import ExHuBERTConfig
+from exhubert_features.model.kernels import multiplies_int8
 from exhubert_features.model.relative import distance_buckets
 from exhubert_features.spec import ExtractionSpec
 
@@ -44,6 +45,22 @@ def test_hidden_states_are_transformers_own(family: str, shape: str, tmp_path: P
     expected = [*theirs.hidden_states[:-1], theirs.last_hidden_state]
     torch.testing.assert_close(ours.layers, torch.stack(expected), rtol=0, atol=PARITY)
     assert encoder.identity.architecture == family and encoder.classes == ()
+
+
+@pytest.mark.skipif(not multiplies_int8(), reason="this machine has no products of 8 bits")
+@pytest.mark.parametrize(("family", "shape"), EVERY)
+def test_in_int8_the_states_are_nearly_those_of_float32(
+    family: str, shape: str, tmp_path: Path
+) -> None:
+    written(tmp_path, family, shape)
+    wave = noise(30_000)
+    exact, rough = (
+        load_encoder(tmp_path, device="cpu", precision=precision)(wave, preprocess="none").layers
+        for precision in ("float32", "int8")
+    )
+    cosines = torch.cosine_similarity(exact.mean(2), rough.mean(2), dim=-1)
+    assert not torch.equal(exact, rough)
+    assert cosines.min() > 0.999
 
 
 @pytest.mark.parametrize(("family", "shape"), EVERY)

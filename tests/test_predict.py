@@ -317,6 +317,8 @@ def test_wrong_usage(
 def test_a_file_of_predictions(
     two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
     (recordings / "bad.wav").write_text("no audio")
     path = recordings / f"predictions{suffix}"
     options = [recordings, "--model", two_layers, "-o", path]

@@ -1,4 +1,4 @@
-"""Every command and snippet of the README, run in its order as a new user would.
+"""Every command and snippet of the README and of the hosts', run in order as a new user would.
 
 What a test cannot have (the published weights, the user's own recordings) is stood in for by
 files of the same names, see ``desk.py``. Nothing is changed but what ``RUN_ELSEWHERE`` names.
@@ -87,6 +87,30 @@ def environment(desk: Path) -> dict[str, str]:
 
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+HOSTS = (PROJECT / "exhubert_features/integrations/README.md").read_text(encoding="utf-8")
+# What a block of the hosts' page needs, by what it says; without it the block is skipped.
+NEEDS = {
+    "onnx": "onnxscript",
+    "integrations.espnet": "espnet2",
+    "integrations.lhotse": "lhotse",
+    "integrations.nkululeko": "nkululeko",
+    "integrations.audinterface": "audinterface",
+    "integrations.datasets": "datasets",
+    "integrations.mteb": "mteb",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks(HOSTS), ids=lambda block: f"hosts, line {block.line}")
+def test_block_of_a_host_runs(block: Block, desk: Path, environment: dict[str, str]) -> None:
+    for words, module in NEEDS.items():
+        if words in block.text:
+            pytest.importorskip(module)
+    test_block_runs(block, desk, environment)
+
+
+def test_needs_are_those_of_the_page() -> None:
+    assert all(words in HOSTS for words in NEEDS)
 
 
 @pytest.mark.slow

@@ -331,9 +331,11 @@ def test_layer_weights() -> None:
         weigh(states[:4])
 
 
-def test_missing_speechbrain_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ImportError", "OSError", "RuntimeError"])
+def test_broken_speechbrain_is_named(tmp_path: Path, kind: str) -> None:
+    """Or a torchaudio behind it, which for another CUDA raises RuntimeError."""
     blocked = tmp_path / "speechbrain.py"
-    blocked.write_text("raise ImportError('not here')")
+    blocked.write_text(f"raise {kind}('not here')")
     program = """
 import exhubert_features
 from exhubert_features.errors import MissingDependency

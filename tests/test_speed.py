@@ -74,6 +74,17 @@ def test_frozen_convolutions_go_by_clip_while_the_rest_learns(monkeypatch) -> No
     assert calls == [2]
 
 
+def test_kernels_kept_as_matrices_go_with_their_weights() -> None:
+    convolutions = FeatureExtractor(ExHuBERTConfig(**PLAIN)).requires_grad_(False).eval()
+    waveform = torch.randn(1, 800)
+    before = convolutions(waveform, None)
+    convolutions.transform()
+    assert torch.equal(convolutions(waveform, None), before)
+    state = {name: 2 * weight for name, weight in convolutions.state_dict().items()}
+    convolutions.load_state_dict(state)
+    assert not torch.allclose(convolutions(waveform, None), before)
+
+
 def positions() -> PositionalConvolution:
     torch.manual_seed(0)
     return PositionalConvolution(ExHuBERTConfig(**PLAIN)).eval().requires_grad_(False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, StoreError
-from ..files import read_json, write_json
+from ..stamps import read_json, write_json
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

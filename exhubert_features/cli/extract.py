@@ -93,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         part=parse_part(options.part) if options.part else None,
     )
+    if options.precision == "auto":
+        options.precision = _begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
         plan,
         **settings,
@@ -132,6 +134,15 @@ def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
     ExtractionSpec(**settings)
     frame_layers = parse_layers(options.frame_layers) if options.frame_layers else ()
     return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
+
+
+def _begun_precision(output: Path) -> str | None:
+    """Tell the precision of the store that is there already: it goes on in that."""
+    from ..store import FeatureStore
+
+    if not (output / "store.json").is_file():
+        return None
+    return FeatureStore(output).fingerprint.model.precision
 
 
 def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:

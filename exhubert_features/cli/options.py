@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE
+from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE, Precision
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
+
+PRECISIONS = ("auto", *get_args(Precision))
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +36,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument(
         "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the computation (default: %(default)s, exact)",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the computation (default: %(default)s: float32, which is exact, unless this "
+        "machine has units for bfloat16 or int8 and the model stays close to float32 in it)",
     )
 
 
@@ -90,11 +95,16 @@ def chosen_encoder(options: argparse.Namespace) -> Encoder:
     """Load the encoder that was asked for."""
     from ..encoder import load_encoder
 
-    return load_encoder(
-        options.model,
-        revision=options.revision,
-        device=options.device,
-        precision=options.precision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        encoder = load_encoder(
+            options.model,
+            revision=options.revision,
+            device=options.device,
+            precision=options.precision,
+            cache_dir=options.cache_dir,
+            local_files_only=options.local_files_only,
+        )
+    for one in heard:
+        print(f"exhubert: warning: {one.message}", file=sys.stderr)
+    return encoder

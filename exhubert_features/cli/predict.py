@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     )
     _check_plot(options.plot, plan)
     if options.precision is None:
-        options.precision = head.fingerprint.model.precision if head else "float32"
+        options.precision = head.fingerprint.model.precision if head else "auto"
     encoder = chosen_encoder(options)
     table = encoder.predict(
         plan,

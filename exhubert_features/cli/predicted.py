@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..spec import marginals
+from ..tables import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ class Predicted:
 
     def csv(self, separator: str = ",") -> str:
         """Make a row for each prediction, and for each clip that failed, with its error."""
-        rounded = self._with_levels().round(6)
+        rounded = without_formulas(self._with_levels().round(6))
         return rounded.to_csv(index=False, sep=separator, lineterminator="\n")
 
     def json(self) -> str:

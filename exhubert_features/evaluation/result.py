@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..report import HeadComparison, LayerCurve, PartScore, Report, write_report
+from ..tables import without_formulas
 from ..version import __version__
 from .caveats import sample_warnings, temperature_warnings
 from .content import (
@@ -100,7 +101,7 @@ class Evaluation(Outcome):
         return write_report(
             folder,
             self.content(command=command),
-            table=self.predictions.to_csv(index=False),
+            table=without_formulas(self.predictions).to_csv(index=False),
             embed_audio=embed_audio,
         )
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, UsageError
-from ..files import read_regular, unstamped
+from ..files import read_regular
 from ..records import Interval
 from ..report import RunRow
+from ..stamps import unstamped
 from .comparison import compare, holm
 from .intervals import retraining_share
 from .outcome import same_labels

@@ -53,9 +53,8 @@ class Sought:
 
     def words_for_unused(self, rows: Sequence[Row]) -> list[str]:
         """Name what the map renames although no row has it: a slip of the pen, perhaps."""
-        found = set(self.classes) or {
-            row.get(column, "") for row in rows for column in self.columns
-        }
+        cells = {row.get(column, "") for row in rows for column in self.columns}
+        found = set(self.classes) or cells
         unused = sorted(old for old, new in self.mapping.items() if old not in found and old != new)
         if not unused or self.mapped:
             return []

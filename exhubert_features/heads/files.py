@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, UsageError
-from ..files import make_folder, publish, read_json, read_regular, write_json
+from ..files import make_folder, publish, read_regular
 from ..fingerprint import Fingerprint
 from ..spec import POOLS
+from ..stamps import read_json, write_json
 from ..version import __version__
 from .features import HeadConfig
 from .modules import HEADS, Head, build_head
@@ -83,10 +84,10 @@ def load_head(path: str | Path) -> Head:
     card_file = Path(path) / CARD if Path(path).is_dir() else Path(path)
     card = _read_card(card_file)
     config = _config(card, card_file)
-    with torch.device("meta"):  # sizes are only claims until the weights confirm them
-        head = build_head(config)
     state = _read_weights(card, card_file)
     try:
+        with torch.device("meta"):  # sizes are only claims until the weights confirm them
+            head = build_head(config)
         head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{card_file} and its weights do not fit: {error}") from error

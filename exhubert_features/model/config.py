@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ..errors import CheckpointError
-from ..files import canonical
 from ..spec import Preprocess
+from ..stamps import canonical
 
 # Switches of the HuBERT family whose other values we do not implement, with the value we do.
 # All public HuBERT checkpoints have these; a wrong guess would give wrong features silently.

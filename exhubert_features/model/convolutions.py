@@ -7,7 +7,7 @@ a product of matrices on views and no norm transposes: twice as fast.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,11 +105,26 @@ class FeatureExtractor(nn.Module):
         self.conv_layers = nn.ModuleList(
             _ConvolutionLayer(config, index) for index in range(len(config.conv_dim))
         )
+        self._factors: list[list[Tensor]] | None = None  # see transform()
 
     @property
     def layers(self) -> list[_ConvolutionLayer]:
         """The layers, typed."""
         return cast("list[_ConvolutionLayer]", list(self.conv_layers))
+
+    def transform(self) -> None:
+        """Keep the kernels as matrices from now on, until the weights may change."""
+        self._factors = [layer.factors() for layer in self.layers]
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Training may change the kernels: from then on they are taken as they are."""
+        if mode:
+            self._factors = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._factors = None
+        super()._load_from_state_dict(*arguments)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
         """Turn waveforms (B, samples) into frames (B, T, D)."""
@@ -125,7 +140,7 @@ class FeatureExtractor(nn.Module):
 
     def forward_clips(self, waveforms: Tensor, sizes: list[int]) -> Tensor:
         """Do the same clip by clip, without a graph; beyond a clip's own frames are zeros."""
-        factors = [layer.factors() for layer in self.layers]
+        factors = self._factors or [layer.factors() for layer in self.layers]
         clips = []
         for waveform, size in zip(waveforms, sizes, strict=True):
             hidden = waveform[:size].unsqueeze(1)

@@ -39,7 +39,7 @@ class FeatureProjection(nn.Module):
         return self.dropout(self.projection(hidden))
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Multi-head self-attention over (B, T, D); ``mask`` (B, 1, 1, T) is True on real frames."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -56,14 +56,18 @@ class _Attention(nn.Module):
         """Scores (H, T, T) that frames have by where they stand; None but in WavLM."""
         return None
 
+    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Compute queries, keys and values, (B, T, D) each."""
+        return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
+
     def forward(
         self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
     ) -> Tensor:
+        """Let each frame of (B, T, D) attend to all."""
         if positions is not None:
             mask = self._scores(hidden, mask, positions)
         query, key, value = (
-            projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(hidden)
         )
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
@@ -74,7 +78,7 @@ class _Attention(nn.Module):
         raise NotImplementedError
 
 
-class _RelativeAttention(_Attention):
+class _RelativeAttention(Attention):
     """WavLM's: how far frames stand apart counts too, as much as each frame's gate lets it."""
 
     def __init__(self, config: ExHuBERTConfig, index: int) -> None:
@@ -102,7 +106,7 @@ class _RelativeAttention(_Attention):
         return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
     """Two products with a GELU between, (B, T, D) to (B, T, D)."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -113,6 +117,7 @@ class _FeedForward(nn.Module):
         self.output_dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Transform each frame of (B, T, D)."""
         inner = functional.gelu(self.intermediate_dense(hidden))
         return self.output_dropout(self.output_dense(self.intermediate_dropout(inner)))
 
@@ -131,10 +136,10 @@ class EncoderLayer(nn.Module):
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
         relative = config.family == "wavlm"
-        self.attention = _RelativeAttention(config, index) if relative else _Attention(config)
+        self.attention = _RelativeAttention(config, index) if relative else Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.feed_forward = _FeedForward(config)
+        self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.gate_bb_linear = nn.Linear(width, width) if config.gated else None
         if self.gate_bb_linear is not None:
@@ -144,7 +149,8 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        if mode and gate is not None and any(one.requires_grad for one in gate.parameters()):
+        learning = gate is not None and any(one.requires_grad for one in gate.parameters())
+        if mode and learning:
             self.identity_gate = False
         return super().train(mode)
 

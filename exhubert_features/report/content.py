@@ -184,7 +184,8 @@ def comparison_words(found: HeadComparison, metric: str) -> str:
     """Say how another head fares on the same clips."""
     gap = found.difference
     certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
-    tested = "" if found.p_value is None else f" and p = {found.p_value:.3f}"
+    p = found.p_value
+    tested = "" if p is None else " and p < 0.001" if p < 0.001 else f" and p = {p:.3f}"
     score = f" ({found.score.value:.3f})" if found.score else ""
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import make_folder, publish, stamped
+from ..files import make_folder, publish
+from ..stamps import stamped
+from ..tables import harmless
 from .content import (
     Report,
     as_json,
@@ -58,7 +60,7 @@ def write_report(
     if table:
         files["predictions.csv"] = table.encode()
     files["report.json"] = f"{summary}\n".encode()
-    files["report.html"] = page.render(report, vectors, sounds).encode()
+    files["report.html"] = harmless(page.render(report, vectors, sounds)).encode()
     for name, content in files.items():
         publish(content, directory / name, replace=True)
     for name in _FIGURES:

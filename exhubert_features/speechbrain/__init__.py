@@ -15,6 +15,7 @@ except (ImportError, OSError, RuntimeError) as error:  # torchaudio of another t
 
 from .batches import UsableClips
 from .checkpointer import WholeCheckpointer
+from .feature_cache import cache_stored_features, store_cached_features
 from .inference import EmotionClassifier
 from .layer_weights import LayerWeights
 from .lobe import ExHuBERT, LobeOutput
@@ -28,4 +29,6 @@ __all__ = [
     "UsableClips",
     "WeightedExHuBERT",
     "WholeCheckpointer",
+    "cache_stored_features",
+    "store_cached_features",
 ]

@@ -35,7 +35,7 @@ class Image:
         Where it is mounted.
     """
 
-    def __init__(self, scratch: Path, megabytes: int = 256) -> None:
+    def __init__(self, scratch: Path, megabytes: int = 1024) -> None:
         self._file = scratch / "disk.img"
         self.folder = scratch / "disk"
         self.folder.mkdir()

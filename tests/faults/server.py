@@ -213,8 +213,9 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
             places = chance.sample(places, min(options.sample, len(places)))
         here = []
         for kind, call in places:
-            here += check(command, kind, call, scratch, image if kind in POWER else None)
-        print(*here, sep="\n", end="\n" if here else "")
+            for one in check(command, kind, call, scratch, image if kind in POWER else None):
+                here.append(one)
+                print(one, flush=True)
         counts = Counter(kind for kind, _ in places)
         said = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         print(

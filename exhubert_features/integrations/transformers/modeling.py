@@ -100,6 +100,32 @@ class _ExHuBERTLayer(GradientCheckpointingLayer):
         return output + hidden if self.skip else output, weights
 
 
+class _ExHuBERTConvolution(WeightNormConvolution):
+    """The convolution of positions with the names that transformers gives a weight norm's parts.
+
+    It renames ``weight_g`` and ``weight_v`` of files to these; our own loader knows both.
+    """
+
+    def __init__(self, convolution: WeightNormConvolution) -> None:
+        nn.Module.__init__(self)
+        self.kernel, self.groups = convolution.kernel, convolution.groups
+        self.bias = convolution.bias
+        parts = nn.Module()
+        parts.original0, parts.original1 = convolution.weight_g, convolution.weight_v
+        self.parametrizations = nn.Module()
+        self.parametrizations.weight = parts
+
+    @property
+    def weight_g(self) -> Tensor:  # type: ignore[override]
+        """Lengths of the kernel's taps."""
+        return self.get_parameter("parametrizations.weight.original0")
+
+    @property
+    def weight_v(self) -> Tensor:  # type: ignore[override]
+        """Directions of the kernel's taps."""
+        return self.get_parameter("parametrizations.weight.original1")
+
+
 class _ExHuBERTPreTrainedModel(PreTrainedModel):
     """What the models below have in common."""
 
@@ -143,11 +169,6 @@ class _ExHuBERTPreTrainedModel(PreTrainedModel):
         """Say so; transformers would look for the words of its own models in this file."""
         return True
 
-    @staticmethod
-    def _fix_state_dict_key_on_load(key: str) -> tuple[str, bool]:
-        """Keep ``weight_g`` and ``weight_v``; transformers 4 would rename them."""
-        return key, False
-
 
 class ExHuBERTModel(_ExHuBERTPreTrainedModel):
     """Normalised waveforms to hidden states: everything under the classification head."""
@@ -159,6 +180,8 @@ class ExHuBERTModel(_ExHuBERTPreTrainedModel):
         self.feature_extractor = core.feature_extractor
         self.feature_projection = core.feature_projection
         self.encoder = core.encoder
+        positions = self.encoder.pos_conv_embed
+        positions.conv = _ExHuBERTConvolution(positions.conv)
         self.encoder.layers = nn.ModuleList(
             _ExHuBERTLayer(layer, config) for layer in core.encoder.blocks
         )
