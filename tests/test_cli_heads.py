@@ -42,6 +42,7 @@ def test_probe_writes_a_report(
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "UAR" in printed and "layers chosen: 3 in 5 folds" in printed
+    assert "72 clips. Chance is 0.333." in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["uar"] > 0.8
     assert len(report["layer_curve"]["layers"]) == 5

@@ -231,11 +231,11 @@ def show_result(
     from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
-    count = len(evaluation.scored)
+    count, chance = len(evaluation.scored), _chance(evaluation)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}
-        result["parts"] = evaluation.parts
+        result |= {"parts": evaluation.parts, "chance": chance}
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
         result["metrics"], result["baselines"] = evaluation.figures, evaluation.baselines
@@ -245,6 +245,7 @@ def show_result(
     print(
         f"{metric_name(name)} {main.value:.3f} "
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
+        + ("" if chance is None else f" Chance is {chance:.3f}.")
     )
     for line in _other_figures(evaluation):
         print(line)
@@ -264,6 +265,12 @@ def show_result(
     for warning in evaluation.warnings:
         print(f"warning: {warning}")
     print(f"report: {written}")
+
+
+def _chance(evaluation: Evaluation) -> float | None:
+    """Score guessing, by UAR; None for numbers."""
+    tested = evaluation.tested
+    return 1 / len(set(tested.values.tolist())) if tested.classes else None
 
 
 def _other_figures(evaluation: Evaluation) -> Iterator[str]:
