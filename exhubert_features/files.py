@@ -1,27 +1,35 @@
-"""Files that are either whole or not there, and small JSON data that carries its own hash."""
+"""Files that are either whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
 import io
-import json
 import os
 import platform
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedStore, ExHuBERTError, StoreError
+from .errors import MissingDependency, StoreError
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise MissingDependency(
+        "exhubert_features does not run on Windows itself: it has no locks that end with their "
+        "process, and no folder can be synced there, so that a store could be lost",
+        expected="Linux or macOS",
+        remedy="Use it in WSL: `wsl --install`",
+    ) from error
 
 # A temporary of another machine, which no lock tells about, is swept when it is this old. Clocks
 # of machines that share a disk may differ by hours, and a leftover costs nothing but space.
@@ -94,7 +102,7 @@ def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
 
 @contextlib.contextmanager
 def temporary_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Make a folder beside ``final`` that takes its name once all that is in it is on the disk.
+    """Make a folder beside ``final`` that takes its name once all in it is on the disk.
 
     What killed writers of ``final`` left behind goes first. With ``replace`` a folder that has
     the name goes, but no sooner than the new one is there.
@@ -331,64 +339,3 @@ def read_regular(path: Path) -> bytes:
     """All bytes of a regular file."""
     with RegularFile(path) as file:
         return file.readall()
-
-
-def canonical(data: Mapping[str, Any]) -> str:
-    """One spelling of JSON data, for hashing and comparing."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def stamped(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON data with its SHA-256 inside, so that one flipped byte shows."""
-    return {**data, "sha256": hashlib.sha256(canonical(data).encode()).hexdigest()}
-
-
-def unstamped(text: bytes | str) -> dict[str, Any]:
-    """Read what :func:`stamped` was given, from its JSON text.
-
-    Raises
-    ------
-    ValueError
-        When the text is no such JSON, or does not match its hash.
-    """
-    try:
-        data = json.loads(text)
-        stamp = data.pop("sha256")
-        matches = stamped(data)["sha256"] == stamp
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("it is no JSON with its hash") from error
-    if not matches:
-        raise ValueError("its hash does not match")
-    return data
-
-
-def write_json(path: Path, data: Mapping[str, Any], *, replace: bool = False) -> bool:
-    """Publish JSON data with its hash; see :func:`publish`."""
-    content = json.dumps(stamped(data), indent=1, ensure_ascii=True).encode()
-    return publish(content, path, replace=replace)
-
-
-def read_json(
-    path: Path,
-    *,
-    error: type[ExHuBERTError] = DamagedStore,
-    remedy: str = "Run `exhubert verify --repair` on the store",
-) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote.
-
-    Parameters
-    ----------
-    path
-        The file.
-    error, remedy
-        What to raise, and to advise, when the content does not match its hash.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be read.
-    """
-    try:
-        return unstamped(read_regular(path))
-    except ValueError as reason:
-        raise error(f"{path} is not what was written: {reason}", remedy=remedy) from reason

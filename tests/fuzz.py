@@ -104,7 +104,7 @@ READERS: dict[str, Callable[[Path], None]] = {
 def seeds(scratch: Path) -> dict[str, list[Seed]]:
     """What is changed: files in tests/data, and some made here."""
     from exhubert_features.checkpoint import write_random_checkpoint
-    from exhubert_features.files import write_json
+    from exhubert_features.stamps import write_json
 
     model = write_random_checkpoint(scratch / "model", layers=2)
     release = write_random_checkpoint(scratch / "release", layers=2, layout="release")

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from exhubert_features.errors import CheckpointError, FingerprintMismatch, UsageError
-from exhubert_features.files import stamped
 from exhubert_features.fingerprint import Fingerprint, ModelIdentity
 from exhubert_features.heads import (
     Head,
@@ -24,6 +23,7 @@ from exhubert_features.heads import (
 )
 from exhubert_features.records import ClipFeatures
 from exhubert_features.spec import ExtractionSpec
+from exhubert_features.stamps import stamped
 
 SPEC = ExtractionSpec(layers=(2, 5, 9), pools=("mean", "std"), frame_layers=(5, 9))
 IDENTITY = ModelIdentity(

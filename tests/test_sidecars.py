@@ -17,8 +17,8 @@ from mutants import mutants
 from exhubert_features import FeatureStore, load_head
 from exhubert_features.errors import CheckpointError, ExHuBERTError, UsageError
 from exhubert_features.evaluation.runs import read_run
-from exhubert_features.files import read_json, stamped, write_json
 from exhubert_features.heads import save_head
+from exhubert_features.stamps import read_json, stamped, write_json
 
 WRITTEN = Path(__file__).parent / "data" / "written_by_0.1.0"
 MUTANTS = int(os.environ.get("EXHUBERT_MUTANTS", "300"))

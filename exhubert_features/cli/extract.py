@@ -73,11 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard-clips", type=positive, default=256, help="clips in one file (default: %(default)s)"
     )
+    group.add_argument(
+        "--part",
+        metavar="I/N",
+        help="only the I-th of N parts: clips are dealt out by their ids, and any number of "
+        "machines may do parts into one store at the same time",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import plan_clips
+    from ..extraction import parse_part, plan_clips
 
     settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
     plan = plan_clips(  # is not there before the model is loaded
@@ -85,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
         channel=options.channel,
         data_root=options.data_root,
         workers=options.workers,
+        part=parse_part(options.part) if options.part else None,
     )
     extraction = chosen_encoder(options).extract(
         plan,

@@ -10,9 +10,9 @@ import torch
 from ..errors import AudioError
 from ..inference import Inference
 from ..spec import CARD_SAMPLES, ExtractionSpec
+from ..windows import Window
 from .assembly import ClipAssembly
 from .pooling import BatchPooling, parts_of
-from .windows import Window
 
 # Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
 BATCH_SECONDS = {"cpu": 24.0, "cuda": 192.0}
@@ -20,7 +20,8 @@ LOOK_AHEAD = 4  # batches of windows to choose from, so that clips of like lengt
 
 
 class Task(NamedTuple):
-    """One window to encode; ``samples`` is its length in the batch, padding of its own included."""
+    """One window to encode; ``samples`` is the length of its clip's windows, the card's padding
+    included."""
 
     assembly: ClipAssembly
     window: Window
@@ -50,9 +51,10 @@ class Batches:
     def put(self, assembly: ClipAssembly) -> None:
         """Queue the windows of a clip."""
         shortest = CARD_SAMPLES if self.spec.preprocess == "card" else 0
+        # A gapless clip's last window is up to a frame shorter: under one length all come in order.
+        longest = assembly.windows[0].stop - assembly.windows[0].start
         self._waiting.extend(
-            Task(assembly, window, max(window.stop - window.start, shortest))
-            for window in assembly.windows
+            Task(assembly, window, max(longest, shortest)) for window in assembly.windows
         )
 
     @property

@@ -17,6 +17,7 @@ from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
+from ..windows import expected_size, plan_windows
 from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_table
@@ -24,7 +25,6 @@ from .decoding import Decoded, decode_ahead, load_clip
 from .planning import Plan, worker_count
 from .pooling import parts_of
 from .progress import Progress
-from .windows import expected_size, plan_windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,8 @@ class Extraction:
     Attributes
     ----------
     fingerprint
-        What decides the numbers.
+        What decides the numbers. :meth:`missing_in` and :meth:`write` set it to that of the store
+        where they go on with one in which frames have gaps.
     provenance
         Where the weights were found and what ran them; decides no numbers.
     """
@@ -62,8 +63,8 @@ class Extraction:
             raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
-        self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
-        self.spec = self.fingerprint.spec  # with layers as ids
+        spec = replace(spec, preprocess=encoder.resolve_preprocess(spec.preprocess))
+        self.fingerprint = self._asked = Fingerprint(model=encoder.identity, spec=spec)
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
         self._failed: dict[str, ClipFailure] = {}
         self.batch_size = batch_size
@@ -72,6 +73,11 @@ class Extraction:
         self._progress = Progress(0, 0.0, shown=False)
         if strict and plan.rejected:
             raise AudioError(plan.rejected[0].reason, kind=plan.rejected[0].kind)
+
+    @property
+    def spec(self) -> ExtractionSpec:
+        """What to keep of each clip, with layers as ids."""
+        return self.fingerprint.spec
 
     @property
     def clips(self) -> tuple[PlannedClip, ...]:
@@ -178,9 +184,14 @@ class Extraction:
         from ..store.rows import outstanding
 
         path = Path(path)
+        self.fingerprint = self._asked
         if not (path / "store.json").is_file():
             return self.clips
         store = FeatureStore(path)
+        # A store with frames that version 0.1.0 began goes on with the windows of then.
+        earlier = replace(self._asked, spec=replace(self._asked.spec, gapless=False))
+        if not store.fingerprint.difference(earlier):
+            self.fingerprint = earlier
         require_same(path, store.fingerprint, self.fingerprint)
         stored = zip(store.column("clip_id"), store.column("audio_sha256"), strict=True)
         return outstanding(self.clips, dict(stored))

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, UsageError
-from ..files import make_folder, publish, read_json, read_regular, write_json
+from ..files import make_folder, publish, read_regular
 from ..fingerprint import Fingerprint
 from ..spec import POOLS
+from ..stamps import read_json, write_json
 from ..version import __version__
 from .features import HeadConfig
 from .modules import HEADS, Head, build_head

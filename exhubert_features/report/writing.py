@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import make_folder, publish, stamped
+from ..files import make_folder, publish
+from ..stamps import stamped
 from ..tables import harmless
 from .content import (
     Report,
@@ -75,13 +76,14 @@ def _figures(report: Report) -> dict[str, Figure]:
     listed = {
         metric_name(key): value
         for key, value in report.metrics.items()
-        if key != "mae" and (len(report.classes) <= 12 or not key.startswith("recall "))
+        if not key.startswith(("mae", "kl", "js"))
+        and (len(report.classes) <= 12 or not key.startswith("recall "))
     }
     drawn = {"result": plots.draw_result(listed, chance)}
     if report.confusion is not None:
         drawn["confusion"] = plots.draw_confusion(report.confusion, report.classes)
     else:
-        drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.target)
+        drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.targets)
     if report.layer_curve is not None:
         drawn["layers"] = plots.draw_layers(report.layer_curve, short, chance)
     scores = [group for group in report.group_scores if np.isfinite(group.score)]
@@ -95,7 +97,7 @@ def _figures(report: Report) -> dict[str, Figure]:
             drawn["map_target"] = plots.draw_map(report.map_points, labels)
         else:
             drawn["map_target"] = plots.draw_value_map(
-                report.map_points, report.truth, report.target
+                report.map_points, report.truth, report.targets
             )
         if report.grouped:
             drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
@@ -117,8 +119,10 @@ def _summary(report: Report) -> dict[str, Any]:
         "task": report.task,
         "target": report.target,
         "classes": report.classes,
+        "targets": report.targets,
         "chance": report.chance,
         "metrics": report.metrics,
+        "baselines": report.baselines,
         "intervals": report.interval_words,
         "retrained": report.retrained,
         "comparisons": report.comparisons,
@@ -138,5 +142,5 @@ def _summary(report: Report) -> dict[str, Any]:
         "reproduce": report.reproduce,
         "clips": {"id": report.ids, "group": report.groups, **named,
                   "probabilities": report.probabilities,
-                  "raw_probabilities": report.raw_probabilities},
+                  "raw_probabilities": report.raw_probabilities, "shares": report.shares},
     }  # fmt: skip

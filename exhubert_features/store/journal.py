@@ -20,16 +20,14 @@ from ..files import (
     make_folder,
     publish,
     read_regular,
-    stamped,
     sweep,
     sync_folder,
-    unstamped,
     write_all,
     write_error,
-    write_json,
 )
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, PlannedClip
+from ..stamps import stamped, unstamped, write_json
 from .catalog import QUARANTINE, SHARDS, STATE, list_folder, read_record
 from .opening import REPAIR, check_version, read_error, read_fingerprint
 from .shard import FORMAT, VERSION
