@@ -36,7 +36,7 @@ WRITING = {
     "train": f"train store {LABELS} --layers 1 -o out/head",
     "evaluate": f"evaluate head store {LABELS} -o out/evaluated",
     "compare": "compare head head -o out/table",
-    "predict": f"predict 1.wav {MODEL} -o out/predicted.csv",
+    "predict": f"predict . {MODEL} -o out/predicted.csv",
     "plot": f"predict 1.wav {MODEL} --plot out/line.png",
     "demo": "demo -o out/demo",
 }

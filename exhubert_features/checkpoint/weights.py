@@ -101,6 +101,11 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file} cannot be read as safetensors ({error})", remedy=_DAMAGED
         ) from error
+    except RuntimeError as error:  # what the system refused, in torch's words
+        raise CheckpointError(
+            f"{file} cannot be read ({error})",
+            remedy="Check the disk and `ulimit -n`, and run the same command again",
+        ) from error
 
 
 def read_plain_pickle(file: Path, *, mapped: bool = False) -> Any:
