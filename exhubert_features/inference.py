@@ -18,7 +18,8 @@ from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
 from .fingerprint import ModelIdentity
 from .model import ExHuBERTNetwork, ModelOutput, OnState
-from .model.config import ExHuBERTConfig, frame_count
+from .model.config import ExHuBERTConfig
+from .model.geometry import FrameGeometry
 from .precision import prepare_model
 from .spec import (
     CARD_SAMPLES,
@@ -59,7 +60,7 @@ class EncoderOutput:
         return self.logits.softmax(dim=-1)
 
 
-class Inference:
+class Inference(FrameGeometry):
     """A loaded model on its device and in its precision, strict about what it takes.
 
     :class:`exhubert_features.Encoder` derives from it and takes what users have: files, folders,
@@ -78,8 +79,6 @@ class Inference:
         ``"int8"``; ``"auto"`` is float32 unless the machine has units for something faster that
         keeps the model's states. The attribute ``precision`` tells what is used.
     """
-
-    sample_rate = SAMPLE_RATE
 
     def __init__(
         self,
@@ -129,7 +128,7 @@ class Inference:
         return ModelIdentity(
             weights_sha256=digest,
             config_sha256=self.config.sha256,
-            architecture="exhubert" if self.config.gated else "hubert",
+            architecture="exhubert" if self.config.gated else self.config.family,
             num_states=self.num_states,
             hidden_size=self.hidden_size,
             classes=self.classes,
@@ -143,9 +142,9 @@ class Inference:
             return {"source": "memory", "revision": None}
         return {"source": self.checkpoint.source, "revision": self.checkpoint.revision}
 
-    def frame_count(self, samples: int) -> int:
-        """Frames that a clip of so many samples has."""
-        return frame_count(samples, self.config)
+    def resolve_preprocess(self, preprocess: Preprocess) -> Preprocess:
+        """Tell what a way to prepare audio comes to: ``"card"`` is each model's own."""
+        return self.config.card if preprocess == "card" else preprocess
 
     @torch.no_grad()
     def __call__(
@@ -172,9 +171,11 @@ class Inference:
             None: all hidden states; a number: the one of that id; a list: these ids. Without
             ``logits``, layers above the deepest one asked for do not run.
         preprocess
-            ``"card"``: as the released model's card does, zero-padded to 3 s, normalised with
-            the padding, unmasked. ``"masked"``: each clip is normalised over its own samples and
-            padding is masked. ``"none"``: the clips are normalised already.
+            ``"card"``: as the model's card does. That of the released model, zero-padded to 3 s,
+            normalised with the padding, unmasked, counts for every HuBERT; wav2vec 2.0 and WavLM
+            have ``"masked"`` or ``"none"``, as their ``preprocessor_config.json`` says.
+            ``"masked"``: each clip is normalised over its own samples and padding is masked.
+            ``"none"``: clips are taken as they are and padding is masked.
         truncate
             With ``"card"``: cut clips to 3 s; else longer clips are taken whole.
         logits
@@ -202,6 +203,7 @@ class Inference:
         if together is None:
             together = self.device.type != "cpu" or self.precision != "float32"
         clips = split_waveforms(waveforms, lengths)
+        preprocess = self.resolve_preprocess(preprocess)
         batch, seen = prepare_batch(clips, preprocess, truncate=truncate)
         rows = list(range(len(clips)))
         outputs = [
@@ -250,7 +252,7 @@ class Inference:
         Logits (B, C) in float32, or None without a classifier.
         """
         clips = [torch.from_numpy(wave) for wave in waves]
-        batch, seen = prepare_batch(clips, preprocess, truncate=False)
+        batch, seen = prepare_batch(clips, self.resolve_preprocess(preprocess), truncate=False)
         output = self._forward(
             batch, seen, list(range(len(clips))), layers=layers, logits=logits, on_state=on_state
         )

@@ -180,9 +180,10 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     found: dict[int, Tensor] = {}
     model.hubert(signal.unsqueeze(0), None, 0, found.__setitem__)
     exact = rough = found[0]
-    layers, cosines = [], []
-    for plain in model.hubert.encoder.blocks:
+    layers, cosines, blocks = [], [], model.hubert.encoder.blocks
+    positions = blocks[0].attention.positions(exact.shape[1])
+    for plain in blocks:
         layers.append(fused_layer(plain, kernel))
-        exact, rough = plain(exact, None), layers[-1](rough, None)
+        exact, rough = plain(exact, None, positions), layers[-1](rough, None, positions)
         cosines.append(torch.cosine_similarity(exact.mean(1), rough.mean(1)))
     return layers, float(torch.cat(cosines).min())

@@ -27,16 +27,20 @@ FUNCTION_LINES = 60  # besides the docstring
 LONG_FUNCTION, LONG_SHARE = 30, 0.05  # at most one function in twenty is longer than that
 MEDIAN_LINES = 12
 
-HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"}
+HOSTS = {
+    *("speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"),
+    *("espnet2", "nkululeko", "datasets", "mteb", "onnx", "onnxruntime", "onnxscript", "opensmile"),
+}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "spec", "tables"},
-    {"fingerprint"},
+    {"files", "records", "spec", "suffixes", "tables"},
+    {"stamps"},
+    {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
     {"checkpoint", "dataset", "evaluation", "precision"},
-    {"heads", "inference"},
+    {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
     {"encoder"},
@@ -50,10 +54,15 @@ ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "wavef
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *("frames", "stamps", "suffixes", "windows"),
     *("corpora", "evaluation", "report"),
 }
 # Names that stand more than once on purpose: what is looked up in every file of a folder.
-EACH_HAS = {"cli/": {"add_arguments", "run"}, "corpora/known/": {"describe", "load"}}
+EACH_HAS = {
+    "cli/": {"add_arguments", "run"},
+    "corpora/known/": {"describe", "load"},
+    "integrations/": {"register", "Exhubert"},  # nkululeko finds the class by the name of its type
+}
 
 
 def own_imports(source: Source, modules: Modules) -> Iterator[str]:

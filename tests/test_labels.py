@@ -201,3 +201,26 @@ def test_what_is_not_a_number_is_a_missing_label(nothing: str) -> None:
         join_labels(CLIPS, rows, target="emotion")
     labels = join_labels(CLIPS, rows, target="emotion", options=DROP)
     assert labels.task == "regression" and labels.values.tolist() == [1.5, 3]
+
+
+def test_the_six_classes_are_called_by_their_names_and_the_absent_ones_said() -> None:
+    rows = [{"id": key, "label6": n} for key, n in zip("abc", "530", strict=True)]
+    labels = join_labels(CLIPS, rows, target="label6", group=None)
+    assert [labels.classes[value] for value in labels.values] == [
+        *("high-positive", "high-negative", "low-negative"),
+    ]
+    assert labels.warnings == (
+        "Of the six classes no clip is low-neutral or low-positive or high-neutral: "
+        "scores are over the others",
+    )
+    renamed = LabelOptions(mapping={"0": "calm", "3": "loud", "5": "loud"})
+    assert join_labels(CLIPS, rows, target="label6", group=None, options=renamed).classes == (
+        *("calm", "loud"),
+    )
+
+
+def test_all_six_classes_are_no_ratings() -> None:
+    clips = [{"id": str(n), "file": f"{n}.wav"} for n in range(6)]
+    rows = [{"id": str(n), "label6": str(n)} for n in range(6)]
+    labels = join_labels(clips, rows, target="label6", group=None)
+    assert labels.task == "classification" and labels.warnings == ()

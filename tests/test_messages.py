@@ -30,7 +30,7 @@ ARGUMENT = re.compile(r"(?<![\w.-])([a-z_]+)=(?![=\s\d])")
 EXTRA = re.compile(r"exhubert-features\[(\w+)\]")
 
 OF_TORCH = {"state_dict"}
-OTHER_PROGRAM = re.compile(r"\bhf \w+[^`\n]*")  # the Hub's own command line
+OTHER_PROGRAM = re.compile(r"\b(?:hf \w|pip install|wsl )[^`\n]*")  # flags of theirs
 
 
 class Text(NamedTuple):

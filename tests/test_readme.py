@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from corpus_trees import build
 from desk import write_desk
 
 from exhubert_features.synthetic import write_corpus
@@ -63,6 +64,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bin").mkdir()
     write_corpus(folder / "corpus", speakers=6, sentences=2)
     write_corpus(folder / "other", speakers=2, sentences=1)
+    build("emodb", folder / "EMO-DB")
+    write_corpus(folder / "my-corpus", speakers=2, sentences=1)
     script = folder / "bin/exhubert"  # the entry point, whether or not the package is installed
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exhubert_features "$@"\n')
     script.chmod(0o755)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simulation
 import torch
 from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_store
 from sklearn.linear_model import LogisticRegression
@@ -347,6 +348,18 @@ def test_timid_values_are_stretched_to_the_truths_spread(tmp_path: Path) -> None
     assert found.main.value > 2 * pearson**2 / (1 + pearson**2) + 0.03
     assert "stretched about their mean" in found.method
     assert all(setting["stretch"] > 1.2 for setting in found.chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [5, 10])
+def test_stretching_helps_where_there_is_something_and_harms_little_where_not(groups: int) -> None:
+    """Over data sets drawn anew, in nested folds; ``simulation.py`` prints the whole table."""
+    plain, stretched, gain, error = simulation.stretching(0.5, groups, 20)
+    assert gain > 0.04 and gain > 3 * error
+    assert plain < stretched < 0.5  # what is there to be found
+    _, stretched, gain, error = simulation.stretching(0.0, groups, 20)
+    assert gain > -0.01 - 3 * error
+    assert stretched < 0.02 + 3 * error  # and nothing is found where there is nothing
 
 
 @pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])

@@ -16,6 +16,7 @@ from ..version import __version__
 
 # Name and one-line help stand here so that `exhubert --help` imports no command at all.
 COMMANDS = {
+    "doctor": "what of this environment works, what does not, and what mends it",
     "demo": "the whole chain on synthetic speech, offline, in about a minute",
     "prepare": "a manifest out of a corpus' folder",
     "extract": "audio to a crash-safe feature store",
@@ -30,6 +31,7 @@ COMMANDS = {
     "evaluate": "test a trained head on another store",
     "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
+    "export-onnx": "a checkpoint as an ONNX model, compared with the original",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
     "bench": "how fast this machine is at it, and which settings to use",
 }
@@ -45,7 +47,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == command:
-            module = import_module(f".{name}", __package__)
+            module = import_module(f".{name.replace('-', '_')}", __package__)
             module.add_arguments(child)
             child.set_defaults(run=module.run)
     return parser

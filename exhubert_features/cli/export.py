@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", type=int, help="hidden-state id; default: the last one stored")
     group.add_argument("--layers", help="several: all, 0,12,24,48 or 0-48; columns layer12_0, ...")
     parser.add_argument("--pool", help="default: the first one stored")
+    parser.add_argument(
+        "--features-only",
+        action="store_true",
+        help="csv or parquet: file, start and end and the features, for tools that take every "
+        "other column as a feature (nkululeko, audformat)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.add_argument(
         "--formulas",
@@ -51,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     pool = options.pool or store.pools[0]
     base = str(options.store.resolve()).removesuffix(".h5")
     output = options.output or Path(f"{base}.{options.to}")
+    if options.features_only and options.to == "npz":
+        raise UsageError("--features-only with --to npz", expected="--to csv or parquet")
     if output.exists() and not options.force:
         raise UsageError(
             f"{output} exists", remedy="Choose another name with -o, or replace it with --force"
@@ -58,9 +66,11 @@ def run(options: argparse.Namespace) -> int:
     if options.to == "npz":
         content = _npz(store, layers, pool)
     else:
-        table = _table(store, layers, pool)
+        make = _features_only if options.features_only else _table
+        table = make(store, layers, pool)
         content = _csv(table, options.formulas) if options.to == "csv" else _parquet(table)
-    publish(content, output, replace=options.force)
+    if not publish(content, output, replace=options.force):
+        raise UsageError(f"{output} exists by now", remedy="Choose another name with -o")
     named = f"layer {layers}" if isinstance(layers, int) else f"{len(layers)} layers"
     print(printable(f"{output}: {len(store):,} rows, {named}, {pool}"))
     return 0
@@ -103,6 +113,14 @@ def _table(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.Da
     frame = pd.concat(parts, axis=1).reset_index()
     for name in ("start", "end"):
         frame[name] = frame[name].dt.total_seconds()
+    return frame
+
+
+def _features_only(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.DataFrame:
+    """Build the features on audformat's index, as it writes that: ``0 days 00:00:01.500000``."""
+    frame = store.to_dataframe(layer=layers, pool=pool).reset_index()
+    for name in ("start", "end"):
+        frame[name] = frame[name].astype(str)
     return frame
 
 

@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_earlier_name(group, "--frames", dest="frame_layers")
     group.add_argument(
+        "--no-logits",
+        dest="logits",
+        action="store_false",
+        help="without class scores: layers above the highest one that is kept do not run",
+    )
+    group.add_argument(
         "--segments", action="store_true", help="one row for each window instead of each clip"
     )
     group.add_argument(
@@ -73,11 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard-clips", type=positive, default=256, help="clips in one file (default: %(default)s)"
     )
+    group.add_argument(
+        "--part",
+        metavar="I/N",
+        help="only the I-th of N parts: clips are dealt out by their ids, and any number of "
+        "machines may do parts into one store at the same time",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import plan_clips
+    from ..extraction import parse_part, plan_clips
 
     settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
     plan = plan_clips(  # is not there before the model is loaded
@@ -85,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
         channel=options.channel,
         data_root=options.data_root,
         workers=options.workers,
+        part=parse_part(options.part) if options.part else None,
     )
     if options.precision == "auto":
         options.precision = _begun_precision(options.output) or "auto"
@@ -122,6 +135,7 @@ def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
         "hop": options.window if options.hop is None else options.hop,
         "segments": options.segments,
         "dtype": options.dtype,
+        "logits": options.logits,
         "channel": options.channel,
     }
     ExtractionSpec(**settings)

@@ -23,7 +23,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="ID|DIR",
         default=DEFAULT_SOURCE,
-        help="Hub id or local folder of an ExHuBERT or HuBERT checkpoint (default: %(default)s)",
+        help="Hub id or local folder of an ExHuBERT, HuBERT, wav2vec 2.0 or WavLM checkpoint "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--revision",
@@ -47,9 +48,10 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("audio")
     group.add_argument(
         "--preprocess",
-        choices=("card", "masked"),
+        choices=("card", "masked", "none"),
         default=DEFAULT_PREPROCESS,
-        help="card: as the released model was trained, padded to 3 s; masked: padding is ignored",
+        help="card: as the model was trained, ExHuBERT and HuBERT padded to 3 s; masked: each clip "
+        "normalised by itself, padding ignored; none: not normalised either (default: %(default)s)",
     )
     group.add_argument(
         "--window", type=float, default=3.0, help="seconds; longer audio is cut (default: 3.0)"

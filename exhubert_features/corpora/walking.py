@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CorpusError, UsageError
+from ..suffixes import OTHER_VIDEO_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".wave", ".flac", ".aif", ".aiff", ".au", ".sph", ".nist", ".w64", ".caf"),
-    *(".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".amr"),
-)
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv")
 POINTER = b"version https://git-lfs"
 
 
@@ -40,12 +36,13 @@ def walk(root: Path) -> Tree:
             f"{root} is {'no folder' if root.exists() else 'not there'}",
             expected="the folder that the corpus was unpacked to",
         )
+    film = VIDEO_SUFFIXES | OTHER_VIDEO_SUFFIXES
     kinds: dict[str, list[str]] = {"audio": [], "video": [], "other": []}
     for path in _files(root):
         name = path.relative_to(root).as_posix()
         suffix = path.suffix.lower()
-        kind = "audio" if suffix in AUDIO_SUFFIXES else "other"
-        kinds["video" if suffix in VIDEO_SUFFIXES else kind].append(name)
+        kind = "audio" if suffix in SOUND_SUFFIXES else "other"
+        kinds["video" if suffix in film else kind].append(name)
     audio, videos, others = (tuple(sorted(names)) for names in kinds.values())
     return Tree(root=root, audio=audio, videos=videos, others=others)
 

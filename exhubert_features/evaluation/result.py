@@ -126,6 +126,7 @@ class Evaluation(Outcome):
             task=tested.task,
             target=tested.target,
             classes=tested.classes,
+            targets=tested.targets,
             ids=tested.ids,
             groups=tested.groups,
             group=tested.group or "",
@@ -135,6 +136,8 @@ class Evaluation(Outcome):
             raw_probabilities=self.probabilities,
             metric=self.metric,
             metrics=self.figures,
+            baselines=self.baselines,
+            shares=tested.shares,
             retrained=self.retrained,
             interval_words=interval_words(
                 basis_of(groups, len(tested)), group=tested.group or "speaker"
@@ -151,7 +154,7 @@ class Evaluation(Outcome):
             dealings=(self.main.value, *self.repeats) if self.repeats else (),
             map_points=None
             if self.features is None
-            else principal_components(self.features[self.protocol.tested], self.seed),
+            else principal_components(self.features[self.scored], self.seed),
             calibration=self.calibration,
             calibration_curves=calibration_curves(self),
             fitted=any(len(fold.train) for fold in self.protocol.folds),

@@ -16,8 +16,10 @@ from ..report import HeadComparison
 from ..store import FeatureStore
 from ..tables import FILE_COLUMNS, ID_COLUMNS, POSITION_COLUMNS, read_table
 from .layerwise import probe_matrix
+from .six_classes import compare_with_six_classes
 
 LOGITS = "logits"  # the baseline that every store of a model with a classifier has
+SIX_CLASSES = "six-classes"  # the one that the released model has: its own answer
 
 
 def compare_with_baselines(
@@ -25,17 +27,21 @@ def compare_with_baselines(
 ) -> Evaluation:
     """Return the evaluation with a comparison for each baseline.
 
-    Each baseline is a linear probe (discriminant analysis or ridge regression) on other
-    features of the same clips, fitted in the same folds.
+    Each baseline but ``six-classes`` is a linear probe (discriminant analysis or ridge
+    regression) on other features of the same clips, fitted in the same folds.
 
     Parameters
     ----------
     baselines
-        ``logits`` for the encoder's own class scores; else a table of features with an id or
-        file column, such as opensmile's functionals.
+        ``logits`` for the encoder's own class scores, ``six-classes`` for what the released model
+        tells by itself; else a table of features with an id or file column, such as opensmile's
+        functionals.
     """
-    found = []
+    found: list[HeadComparison] = []
     for baseline in baselines:
+        if baseline == SIX_CLASSES:
+            found += compare_with_six_classes(evaluation, store)
+            continue
         outcome = probe_matrix(
             _features(baseline, store, evaluation.labels), evaluation.labels, evaluation.protocol
         )

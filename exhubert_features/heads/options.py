@@ -27,6 +27,9 @@ class FitOptions:
     # balanced: every class counts alike, as it does in UAR; corpus: as often as in the training
     # clips, for accuracy and for probabilities that hold where classes are as frequent
     prior: Literal["balanced", "corpus"] = "balanced"
+    # of numbers, where descent fits them: the squared error, or 1 - CCC of each batch, which does
+    # not make predictions timid but needs batches that hold enough of the truth's spread
+    loss: Literal["mse", "ccc"] = "mse"
     seed: int = 0
 
 
@@ -50,7 +53,7 @@ def agree(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _middle(key: str, values: Sequence[Any]) -> Any:
     if key == "epochs":
         return round(median(values))
-    return median(values) if key == "stretch" else mode(values)
+    return median(values) if key.startswith("stretch") else mode(values)
 
 
 def edge_warnings(settings: Sequence[Mapping[str, Any]], options: FitOptions) -> list[str]:

@@ -5,13 +5,14 @@ Attribute names spell the released checkpoint's keys.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import ExHuBERTConfig
+from .relative import distance_buckets
 
 
 def frame_mask(frames: Tensor, size: int) -> Tensor:
@@ -50,13 +51,25 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self.qkv: nn.Module | None
+        self.register_module("qkv", None)  # one product in place of three, see fusing
 
     def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """Compute queries, keys and values, (B, T, D) each."""
+        if self.qkv is not None:
+            return self.qkv(hidden).chunk(3, dim=-1)
         return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) that frames have by where they stand; None but in WavLM."""
+        return None
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """Let each frame of (B, T, D) attend to all."""
+        if positions is not None:
+            mask = self._scores(hidden, mask, positions)
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(hidden)
         )
@@ -64,6 +77,37 @@ class Attention(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _RelativeAttention(Attention):
+    """WavLM's: how far frames stand apart counts too, as much as each frame's gate lets it."""
+
+    def __init__(self, config: ExHuBERTConfig, index: int) -> None:
+        super().__init__(config)
+        self.distance = config.max_bucket_distance
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.heads, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(config.hidden_size // self.heads, 8)
+        # One table for all layers, where the checkpoint has it: in the first.
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, self.heads) if index == 0 else None
+
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) by distance; the first layer's serve all."""
+        if self.rel_attn_embed is None:
+            return None
+        weight = self.rel_attn_embed.weight
+        buckets = distance_buckets(frames, len(weight), self.distance).to(weight.device)
+        return self.rel_attn_embed(buckets).permute(2, 0, 1)
+
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        """(B, H, T, T), gated frame by frame and head by head; -inf on padding."""
+        by_head = hidden.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+        first, second = gates.chunk(2, dim=-1)
+        scores = (first * (second * self.gru_rel_pos_const - 1) + 2) * positions
+        return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
 class FeedForward(nn.Module):
@@ -95,7 +139,8 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
-        self.attention = Attention(config)
+        relative = config.family == "wavlm"
+        self.attention = _RelativeAttention(config, index) if relative else Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
@@ -108,7 +153,7 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        if mode and self.identity_gate and gate is not None and gate.weight.requires_grad:
+        if mode and gate is not None and any(one.requires_grad for one in gate.parameters()):
             self.identity_gate = False
         return super().train(mode)
 
@@ -119,23 +164,38 @@ class EncoderLayer(nn.Module):
     def detect_identity_gate(self) -> bool:
         """Find out whether the gate is the identity to the bit, and skip it then."""
         gate = self.gate_bb_linear
-        if gate is None or self.skip or gate.weight.is_meta:
+        if self.skip or not _is_plain(gate) or gate.weight.is_meta:
             return False
         # The diagonal first: reading all of every gate would touch 100 MB for nothing.
         plausible = bool((gate.weight.diagonal() == 1).all() & (gate.bias == 0).all())
         self.identity_gate = plausible and int(gate.weight.count_nonzero()) == len(gate.bias)
         return self.identity_gate
 
-    def _transform(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _transform(self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
         if self.norm_first:
-            hidden = hidden + self.dropout(self.attention(self.layer_norm(hidden), mask))
+            normed = self.layer_norm(hidden)
+            hidden = hidden + self.dropout(self.attention(normed, mask, positions))
             return hidden + self.feed_forward(self.final_layer_norm(hidden))
-        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask)))
+        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask, positions)))
         return self.final_layer_norm(hidden + self.feed_forward(hidden))
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """Turn the state (B, T, D) before the layer into the one behind it."""
-        output = self._transform(hidden, mask)
-        if self.gate_bb_linear is not None and not self.identity_gate:
-            output = self.gate_bb_linear(output)
+        output = self._transform(hidden, mask, positions)
+        gate = self.gate_bb_linear
+        # Adapters may have taken the gate's place since, or it learns: then it is computed.
+        skipped = self.identity_gate and _is_plain(gate)
+        if gate is not None and not (skipped and not _learns(gate)):
+            output = gate(output)
         return output + hidden if self.skip else output
+
+
+def _is_plain(gate: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether the gate is a linear map and nothing besides, as an adapter would be."""
+    return type(gate) is nn.Linear
+
+
+def _learns(gate: nn.Linear) -> bool:
+    return torch.is_grad_enabled() and gate.weight.requires_grad

@@ -1,4 +1,4 @@
-"""ExHuBERT and plain HuBERT in torch alone: waveforms and lengths in, hidden states and logits out.
+"""ExHuBERT and its relatives in torch alone: waveforms in, hidden states and logits out.
 
 The module tree spells the released checkpoint's key names, so a state dict loads as it is.
 """
@@ -74,11 +74,12 @@ class _TransformerStack(nn.Module):
             hidden = self.layer_norm(hidden)
         hidden = self.dropout(hidden)
         on_state(0, hidden)
+        positions = self.blocks[0].attention.positions(hidden.shape[1])
         for index, layer in enumerate(self.blocks[:deepest], start=1):
             if self.gradient_checkpointing and self.training:
-                hidden = recompute(layer, hidden, attention_mask, use_reentrant=False)
+                hidden = recompute(layer, hidden, attention_mask, positions, use_reentrant=False)
             else:
-                hidden = layer(hidden, attention_mask)
+                hidden = layer(hidden, attention_mask, positions)
             if self.norm_first and index == len(self.layers):
                 hidden = self.layer_norm(hidden)
             on_state(index, hidden)
@@ -143,7 +144,10 @@ class Hubert(nn.Module):
 
 
 class ExHuBERTNetwork(nn.Module):
-    """ExHuBERT, or a plain HuBERT when ``config.gated`` is False, with its head if it has one."""
+    """ExHuBERT, or a plain HuBERT, wav2vec 2.0 or WavLM, with its head if it has one.
+
+    The names of modules are HuBERT's, whatever ``config.family`` is.
+    """
 
     def __init__(self, config: ExHuBERTConfig) -> None:
         super().__init__()
@@ -162,6 +166,16 @@ class ExHuBERTNetwork(nn.Module):
     def feature_extractor(self) -> FeatureExtractor:
         """The convolutions, where SpeechBrain recipes look for them."""
         return self.hubert.feature_extractor
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Positional convolution and layers, where SpeechBrain recipes look for them."""
+        return self.hubert.encoder
+
+    @property
+    def feature_projection(self) -> nn.Module:
+        """What stands between the convolutions and the encoder, likewise."""
+        return self.hubert.feature_projection
 
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Frames (B,) inside ``samples`` (B,)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import publish
+from ..files import make_folder, publish
 from ..records import Interval
 from .content import as_json, metric_name
 
@@ -33,7 +33,7 @@ def write_table(directory: str | Path, rows: Sequence[RunRow], metric: str) -> s
     from . import plots
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with plots.style():
         figure = plots.draw_result({row.name: row.score for row in rows}, None)
         picture = plots.to_png(figure)

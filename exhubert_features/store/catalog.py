@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
-from ..files import IrregularFile, publish, read_json, read_regular
+from ..files import IrregularFile, publish, read_regular
 from ..fingerprint import Fingerprint
+from ..stamps import read_json
 from .opening import (
     REPAIR,
     ShardFile,

@@ -10,17 +10,21 @@ are left out of the cell, which says how many classes are left.
 """
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation import LabelOptions, SplitOptions
 from exhubert_features.evaluation.labels import store_rows
+from exhubert_features.files import publish
 from exhubert_features.heads import evaluate, train
 
 COLUMNS = ("train", "test", "uar", "low", "high", "clips", "classes", "chance", "left_out")
@@ -112,15 +116,40 @@ def words(found):
     return f"{uar} ({low} to {high}), {found['classes']} classes"
 
 
+def draw(cells, names):
+    """The matrix as a picture; the shade is how much of the way from chance to 1 was made."""
+    by_pair = {(found["train"], found["test"]): found for found in cells}
+    size = 1.3 * len(names) + 1.2
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(names):
+        for x, column in enumerate(names):
+            found = by_pair[row, column]
+            made = (found["uar"] - found["chance"]) / (1 - found["chance"]) if found["clips"] else 0
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(0, 0.45, 0.7, max(0, 0.85 * made))))
+            lines = words(found).replace(" (", "\n(").replace(", ", "\n")
+            axes.text(x + 0.5, y + 0.5, lines, ha="center", va="center", fontsize=9)
+    places = [place + 0.5 for place in range(len(names))]
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="tested on", ylabel="trained on")
+    axes.set_title("UAR in %, 95 % interval over speakers", fontsize=10)
+    return figure
+
+
 def write(cells, names, folder):
-    """matrix.csv, matrix.json and matrix.md."""
-    with (folder / "matrix.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
-    (folder / "matrix.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    """matrix.csv, matrix.json, matrix.md and matrix.png."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
     text = "\n".join(markdown(cells, names)) + "\n"
-    (folder / "matrix.md").write_text(text, encoding="utf-8")
+    files = {"csv": table.getvalue(), "json": json.dumps(cells, indent=1) + "\n", "md": text}
+    for suffix, content in files.items():
+        publish(content.encode(), folder / f"matrix.{suffix}", replace=True)
+    picture = io.BytesIO()
+    draw(cells, names).savefig(picture, dpi=150)
+    publish(picture.getbuffer(), folder / "matrix.png", replace=True)
     print(text)
 
 

@@ -15,6 +15,7 @@ from exhubert_features.corpora import Choices, as_speechbrain, manifest_rows, pr
 from exhubert_features.corpora.known import CORPORA
 from exhubert_features.corpora.known.generic import find_tables, generic
 from exhubert_features.errors import UsageError
+from exhubert_features.files import publish
 
 DEV_SHARE = 0.2  # of the training speakers, for corpora whose protocol has no development part
 
@@ -56,7 +57,7 @@ def prepare_emosetpp(corpora, save_folder, six_classes=None, lenient=False):
         else:
             corpus = generic(find_tables(root, but=manifest), root, name)
         prepared = prepare(corpus, root, Choices(six_only=True, lenient=lenient, **options))
-        manifest.write_text(as_speechbrain(manifest_rows(prepared)), encoding="utf-8")
+        publish(as_speechbrain(manifest_rows(prepared)).encode(), manifest, replace=True)
 
 
 def read_items(corpora, save_folder, held_out=None):
@@ -102,4 +103,5 @@ def give_development_part(items):
 def write_parts(parts, path):
     """Which clip is in which part, for others to check."""
     names = {part: sorted(items) for part, items in parts.items()}
-    Path(path).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
+    publish(content.encode(), Path(path), replace=True)

@@ -33,6 +33,7 @@ from exhubert_features.evaluation.metrics import (
     confusion_matrix,
     unweighted_average_recall,
 )
+from exhubert_features.files import publish, temporary_folder
 from exhubert_features.spec import CLASSES, SAMPLE_RATE
 
 CROPS = ("first", "centre", "random")
@@ -122,8 +123,14 @@ def write_results(hparams, items, guesses):
         "epoch": hparams.epoch_counter.current,
         "source": str(hparams.source),
     }
-    text = json.dumps(results, indent=1) + "\n"
-    (Path(hparams.output_folder) / "results.json").write_text(text)
+    content = (json.dumps(results, indent=1) + "\n").encode()
+    publish(content, Path(hparams.output_folder) / "results.json", replace=True)
+
+
+def export(hparams):
+    """Write the model; that of an earlier run goes when this one is on the disk."""
+    with temporary_folder(Path(hparams["output_folder"]) / "model", replace=True) as folder:
+        save_checkpoint(hparams["exhubert"].model, folder)
 
 
 def balanced_weights(items, balance):
@@ -219,7 +226,6 @@ if __name__ == "__main__":
         valid_loader_kwargs=options,
     )
     brain.evaluate(datasets["test"], max_key="UAR", test_loader_kwargs=options)
-    model = Path(hparams["output_folder"]) / "model"
-    run_on_main(save_checkpoint, args=[hparams["exhubert"].model, model])
+    run_on_main(export, args=[hparams])
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # else gloo may abort while Python shuts down

@@ -28,6 +28,7 @@ from exhubert_features.evaluation import join_labels
 from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.extraction.planning import plan_clips
+from exhubert_features.files import temporary_folder
 from exhubert_features.spec import SAMPLE_RATE
 
 
@@ -123,13 +124,14 @@ def make_datasets(hparams):
 
 def export(hparams):
     """Write the model and, beside it, what foreign_class() looks for."""
-    folder = Path(hparams["output_folder"]) / "model"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with the same output folder
-    save_checkpoint(hparams["exhubert"].model, folder)
+    final = Path(hparams["output_folder"]) / "model"
     inference = Path(__file__).parent / "inference"
     text = Template((inference / "hyperparams.yaml").read_text())
-    (folder / "hyperparams.yaml").write_text(text.substitute(preprocess=hparams["preprocess"]))
-    shutil.copy(inference / "custom.py", folder)
+    # That of an earlier run with the same output folder goes when this one is on the disk.
+    with temporary_folder(final, replace=True) as folder:
+        save_checkpoint(hparams["exhubert"].model, folder)
+        (folder / "hyperparams.yaml").write_text(text.substitute(preprocess=hparams["preprocess"]))
+        shutil.copy(inference / "custom.py", folder)
 
 
 if __name__ == "__main__":
