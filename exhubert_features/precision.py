@@ -180,8 +180,7 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     found: dict[int, Tensor] = {}
     model.hubert(signal.unsqueeze(0), None, 0, found.__setitem__)
     exact = rough = found[0]
-    layers, cosines = [], []
-    blocks = model.hubert.encoder.blocks
+    layers, cosines, blocks = [], [], model.hubert.encoder.blocks
     positions = blocks[0].attention.positions(exact.shape[1])
     for plain in blocks:
         layers.append(fused_layer(plain, kernel))

@@ -248,6 +248,31 @@ class Limited:
         return self._encoder.visit(waves, on_state, **options)
 
 
+def test_short_clips_meet_their_like_in_batches_as_long_as_others(encoder: Encoder) -> None:
+    lengths = np.random.default_rng(0).integers(8_000, 32_000, 300)  # 0.5 to 2 s
+    batches: list[list[int]] = []
+
+    class Noting(Limited):
+        def visit(self, waves: list[np.ndarray], on_state: object, **options: object) -> object:
+            batches.append([len(wave) for wave in waves])
+            return super().visit(waves, on_state, **options)
+
+    clips = {str(index): noise(int(length), index) for index, length in enumerate(lengths)}
+    spec = ExtractionSpec(preprocess="masked", layers=(0,), logits=False)
+    noting = Noting(encoder, lambda samples: True)
+    assert list(features(extract(clips, noting, spec))) == list(clips)  # in order all the same
+
+    def wasted(parts: list[list[int]]) -> float:
+        return 1 - sum(map(sum, parts)) / sum(len(part) * max(part) for part in parts)
+
+    in_order = [lengths[first : first + 8].tolist() for first in range(0, len(lengths), 8)]
+    assert wasted(in_order) > 0.25
+    assert wasted(batches) < 0.1
+    full = [sum(part) / 16_000 for part in batches[:-4]]
+    assert min(full) > 16  # seconds; 24 is what suits a CPU
+    assert max(full) < 28
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on(encoder: Encoder) -> None:
     clips = {str(index): noise(48_000, index) for index in range(16)}
     limited = Limited(encoder, lambda samples: samples <= 3 * 48_000)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from exhubert_features.bench.plain import PlainLoop
 from exhubert_features.checkpoint import load_model
 from exhubert_features.model import ExHuBERTNetwork
 from exhubert_features.model.config import ExHuBERTConfig, frame_count
 from exhubert_features.model.convolutions import FeatureExtractor
+from exhubert_features.model.fusing import fused_layer
 from exhubert_features.model.positions import PositionalConvolution
 
 PLAIN = {"gated": False, "num_hidden_layers": 1, "hidden_size": 32, "conv_dim": (24,) * 7}
@@ -111,3 +114,40 @@ def test_new_weights_end_the_fourier_transform() -> None:
     torch.testing.assert_close(module(hidden), loaded, rtol=0, atol=1e-5)
     module.train()
     assert module._spectrum is None
+
+
+class _Exact(torch.nn.Linear):
+    """A kernel that changes nothing."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False, gate: bool = False):
+        super().__init__(*weight.t().shape)
+        self.weight.data, self.bias.data, self.gelu = weight, bias, gelu
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        result = super().forward(hidden)
+        return torch.nn.functional.gelu(result) if self.gelu else result
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gated": True, "num_hidden_layers": 2},
+        {"do_stable_layer_norm": False},
+        {"family": "wavlm"},
+    ],
+)
+@torch.no_grad()
+def test_layers_rebuilt_for_inference_are_the_same(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = ExHuBERTNetwork(ExHuBERTConfig(**{**PLAIN, **options}, intermediate_size=48)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    waveforms, lengths = torch.randn(2, 5_000), torch.tensor([5_000, 3_000])
+    plain = model(waveforms, lengths).hidden_states
+    names = set(model.hubert.encoder.state_dict())
+    layers = [fused_layer(layer, _Exact) for layer in model.hubert.encoder.blocks]
+    assert set(model.hubert.encoder.state_dict()) == names  # the old ones are as they were
+    model.hubert.encoder.layers = torch.nn.ModuleList(layers)
+    assert not any("q_proj" in name for name in model.state_dict())
+    for found, expected in zip(model(waveforms, lengths).hidden_states, plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_earlier_name(group, "--frames", dest="frame_layers")
     group.add_argument(
+        "--no-logits",
+        dest="logits",
+        action="store_false",
+        help="without class scores: layers above the highest one that is kept do not run",
+    )
+    group.add_argument(
         "--segments", action="store_true", help="one row for each window instead of each clip"
     )
     group.add_argument(
@@ -129,6 +135,7 @@ def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
         "hop": options.window if options.hop is None else options.hop,
         "segments": options.segments,
         "dtype": options.dtype,
+        "logits": options.logits,
         "channel": options.channel,
     }
     ExtractionSpec(**settings)

@@ -9,14 +9,14 @@ import torch
 
 from ..errors import AudioError
 from ..inference import Inference
-from ..spec import CARD_SAMPLES, ExtractionSpec
+from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec
 from ..windows import Window
 from .assembly import ClipAssembly
 from .pooling import BatchPooling, parts_of
 
 # Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
 BATCH_SECONDS = {"cpu": 24.0, "cuda": 192.0}
-LOOK_AHEAD = 4  # batches of windows to choose from, so that clips of like length meet
+LOOK_AHEAD = 8  # batches of windows to choose from, so that clips of like length meet
 
 
 class Task(NamedTuple):
@@ -38,14 +38,15 @@ class Batches:
     spec
         What to keep, with layers and frame layers as ids.
     batch_size
-        Windows at a time; None suits the device. It shrinks when the device has no room.
+        Windows at a time; None is as many as suit the device, more of short ones. It shrinks
+        when the device has no room.
     """
 
     def __init__(self, encoder: Inference, spec: ExtractionSpec, batch_size: int | None) -> None:
         self.encoder = encoder
         self.spec = spec
         self.parts = parts_of(spec.pools)
-        self.size = batch_size or usual_size(encoder.device, spec.window)
+        self.size = batch_size
         self._waiting: list[Task] = []
 
     def put(self, assembly: ClipAssembly) -> None:
@@ -60,7 +61,9 @@ class Batches:
     @property
     def plenty(self) -> bool:
         """Whether so many wait that clips of like length will have met."""
-        return len(self._waiting) >= self.size * LOOK_AHEAD
+        if not self._waiting:
+            return False
+        return len(self._waiting) >= LOOK_AHEAD * self._most(self._waiting[0])
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,9 +74,13 @@ class Batches:
 
     def encode_next(self) -> float:
         """Encode one batch; return how many seconds of its clips it stood for."""
-        batch = _take_batch(self._waiting, self.size)
+        batch = _take_batch(self._waiting, self._most(self._waiting[0]))
         self._encode([task for task in batch if task.assembly.result is None])
         return sum(task.assembly.seconds / len(task.assembly.windows) for task in batch)
+
+    def _most(self, task: Task) -> int:
+        """Windows at a time when they are as long as this one."""
+        return self.size or usual_size(self.encoder.device, task.samples / SAMPLE_RATE)
 
     def _encode(self, batch: list[Task]) -> None:
         """Encode a batch; one that does not fit the GPU goes in halves, as all after it do."""
@@ -96,7 +103,7 @@ class Batches:
                 )
             )
             return
-        self.size = min(self.size, len(batch) // 2)
+        self.size = min(self.size or len(batch), len(batch) // 2)
         while batch:  # the size may shrink further on the way
             size = self.size
             self._encode([task for task in batch[:size] if task.assembly.result is None])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .layers import Attention, EncoderLayer, FeedForward
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Kernel(Protocol):
@@ -21,41 +24,26 @@ class Kernel(Protocol):
 
 
 def fused_layer(plain: EncoderLayer, kernel: Kernel) -> EncoderLayer:
-    """Make a layer for inference with other linear layers; norms are those of ``plain``."""
-    layer = copy.copy(plain)
-    layer._modules = dict(plain._modules)
-    layer.add_module("attention", _fused_attention(plain.attention, kernel))
-    layer.add_module("feed_forward", _FusedFeedForward(plain.feed_forward, kernel))
+    """Make a layer for inference with other linear layers; all else is that of ``plain``."""
+    feed_forward = _FusedFeedForward(plain.feed_forward, kernel)
+    parts = {"attention": _fused_attention(plain.attention, kernel), "feed_forward": feed_forward}
     gate = plain.gate_bb_linear
     if gate is not None and not plain.identity_gate:
-        layer.add_module("gate_bb_linear", kernel(gate.weight, gate.bias, gate=True))
-    return layer.eval()
+        parts["gate_bb_linear"] = kernel(gate.weight, gate.bias, gate=True)
+    return _with_parts(plain, parts).eval()
 
 
 def _fused_attention(plain: Attention, kernel: Kernel) -> Attention:
-    if type(plain) is Attention:
-        return _FusedAttention(plain, kernel)
-    attention = copy.copy(plain)  # one with positions of its own keeps them
-    attention._modules = dict(plain._modules)
-    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        linear: Any = plain.get_submodule(name)
-        attention.add_module(name, kernel(linear.weight, linear.bias))
-    return attention
-
-
-class _FusedAttention(Attention):
     """Attention with one product for queries, keys and values."""
-
-    def __init__(self, plain: Attention, kernel: Kernel) -> None:
-        nn.Module.__init__(self)
-        self.heads, self.dropout = plain.heads, plain.dropout
-        parts = (plain.q_proj, plain.k_proj, plain.v_proj)
-        weight = torch.cat([part.weight for part in parts])
-        self.qkv = kernel(weight, torch.cat([part.bias for part in parts]))
-        self.add_module("out_proj", kernel(plain.out_proj.weight, plain.out_proj.bias))
-
-    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        return self.qkv(hidden).chunk(3, dim=-1)
+    projections = (plain.q_proj, plain.k_proj, plain.v_proj)
+    weight, bias = (
+        torch.cat([getattr(part, name) for part in projections]) for name in ("weight", "bias")
+    )
+    out = kernel(plain.out_proj.weight, plain.out_proj.bias)
+    fused = _with_parts(plain, {"qkv": kernel(weight, bias), "out_proj": out})
+    for name in ("q_proj", "k_proj", "v_proj"):
+        delattr(fused, name)
+    return fused
 
 
 class _FusedFeedForward(nn.Module):
@@ -69,3 +57,10 @@ class _FusedFeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.second(self.first(hidden))
+
+
+def _with_parts(module: Module, parts: Mapping[str, nn.Module]) -> Module:
+    """Copy a module with other parts in it; what is not replaced is shared."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, **parts}
+    return twin

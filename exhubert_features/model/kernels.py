@@ -103,8 +103,7 @@ class Int8Linear(_InferenceLinear):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (..., I) to (..., O), float32."""
         rows = hidden.flatten(0, -2)
-        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
-        step = largest.clamp_(min=_LEAST).div_(STEPS)
+        step = _largest(rows).clamp_(min=_LEAST).div_(STEPS)
         product = _multiply(_as_bytes(rows * step.reciprocal()), self.packed, self.scale)
         result = torch.addcmul(self.bias, product, step, out=product)
         if self.diagonal is not None:
@@ -122,10 +121,14 @@ def _weight_steps(weight: Tensor) -> Tensor:
     must fit in 127 steps (rounding adds one: 255 * 128 < 2 ** 15). The same on every machine, so
     that all of them give the same numbers.
     """
-    even, odd = weight[:, ::2], weight[:, 1::2]  # columns are even in number, as heads are
-    highest = (even.relu() + odd.relu()).amax(1)
-    lowest = (even.clamp(max=0) + odd.clamp(max=0)).amin(1)
-    return torch.maximum(highest, -lowest).clamp_(min=_LEAST) / STEPS
+    pairs = weight[:, ::2] + weight[:, 1::2]  # columns are even in number, as heads are
+    # Two of different signs sum to less than the larger one.
+    return torch.maximum(_largest(weight), _largest(pairs)).flatten().clamp_(min=_LEAST) / STEPS
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """Find the largest number, whatever its sign, in each row: (N, 1)."""
+    return torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
 
 
 def _as_bytes(rows: Tensor) -> Tensor:

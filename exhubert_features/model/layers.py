@@ -51,14 +51,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self.qkv: nn.Module | None
+        self.register_module("qkv", None)  # one product in place of three, see fusing
+
+    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Compute queries, keys and values, (B, T, D) each."""
+        if self.qkv is not None:
+            return self.qkv(hidden).chunk(3, dim=-1)
+        return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
 
     def positions(self, frames: int) -> Tensor | None:
         """Scores (H, T, T) that frames have by where they stand; None but in WavLM."""
         return None
-
-    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Compute queries, keys and values, (B, T, D) each."""
-        return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
 
     def forward(
         self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
@@ -149,8 +153,7 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        learning = gate is not None and any(one.requires_grad for one in gate.parameters())
-        if mode and learning:
+        if mode and gate is not None and any(one.requires_grad for one in gate.parameters()):
             self.identity_gate = False
         return super().train(mode)
 
