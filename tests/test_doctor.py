@@ -53,7 +53,7 @@ BROKEN = [  # modules, each with what the screen says and what mends it
         "huggingface_hub": ("", "FAIL  Hub ", "--upgrade huggingface-hub"),
     },
     {
-        "speechbrain": ("raise OSError('lib.so')", "OSError: lib.so", "[speechbrain]"),
+        "speechbrain": ("import no_requests", "FAIL  SpeechBrain", "pip install no_requests"),
         "transformers": ("raise SystemExit(3)", "SystemExit: 3", "--upgrade transformers"),
         "pandas": ("raise ValueError('numpy')", "FAIL  pandas", "--force-reinstall pandas"),
     },

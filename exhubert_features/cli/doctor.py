@@ -169,6 +169,8 @@ def _speechbrain() -> Iterator[_Finding]:
     module, cause = _try("speechbrain.inference.interfaces")
     if module is None:
         install = "pip install 'exhubert-features[speechbrain]'"
+        if lacking := re.search(r"No module named '(\w+)'", cause):
+            install = f"pip install {lacking[1]}"
         audio, _ = _try("torchaudio")
         yield _Finding("SpeechBrain", BROKEN, cause, install if audio else _matching_torchaudio())
         return
