@@ -158,7 +158,7 @@ def several_figures(
     """
     there = np.flatnonzero(np.isfinite(truth).any(axis=0))
     truth, prediction = truth[:, there], prediction[:, there]
-    targets = [targets[position] for position in there]
+    targets = [targets[position] for position in there.tolist()]
     index, _ = unit_index(groups, len(truth))
     units = moment_units(truth, prediction[None], index)
     units = Units(units.sums[:, 0], units.counts, units.sizes)
