@@ -174,8 +174,8 @@ def test_an_int8_encoder_is_an_encoder(small_checkpoint: Path) -> None:
     together = encoder([noise(5_000), noise(9_000, 1)])
     scale = float(expected.layers.abs().max())
     assert float((together.layers[:, :1] - expected.layers).abs().max()) < 0.05 * scale
-    with pytest.raises(UsageError, match="training layers that were made for inference"):
-        encoder.model.train()
+    with pytest.raises(RuntimeError, match="does not require grad"):  # it cannot learn
+        encoder.model.train()(torch.randn(1, 800)).logits.sum().backward()
     with pytest.raises(UsageError, match="not the checkpoint's any more"):
         save_checkpoint(encoder.model, "nowhere")
     with pytest.raises(UsageError, match="moved to another device"):
@@ -269,3 +269,24 @@ def test_a_store_goes_on_in_its_precision(
     fresh = tmp_path / "fresh"
     assert main(["extract", str(audio), "-o", str(fresh), *command[4:], "--device=cpu"]) == 0
     assert FeatureStore(fresh).fingerprint.model.precision == "float32"
+
+
+@needs_int8
+@pytest.mark.filterwarnings("ignore:in int8 this model")
+def test_a_frozen_lobe_in_int8(small_checkpoint: Path) -> None:
+    from exhubert_features.speechbrain import ExHuBERT
+
+    options = {"freeze": True, "output_all_hiddens": True}
+    exact, lobe, same = (
+        ExHuBERT(str(small_checkpoint), None, **options, precision=name).train()
+        for name in ("float32", "int8", "int8")
+    )
+    wave = torch.from_numpy(noise(8_000)).unsqueeze(0)
+    found = lobe(wave)
+    assert not found.requires_grad
+    assert torch.equal(found, same(wave))  # no dropout in what is frozen
+    assert not torch.equal(found, exact(wave))
+    similar = torch.cosine_similarity(found.mean(2), exact(wave).mean(2), dim=-1)
+    assert float(similar.min()) > 0.99
+    with pytest.raises(UsageError, match="precision='int8' in a lobe that trains"):
+        ExHuBERT(str(small_checkpoint), None, freeze=False, precision="int8")

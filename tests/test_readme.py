@@ -26,6 +26,7 @@ RUN_ELSEWHERE = (
     "pip install",  # .ci/run installs this way, into a new environment
     "pytest",  # this is it
     "exhubert demo",  # tests/test_demo.py
+    "exhubert bench",  # tests/test_bench.py
 )
 
 

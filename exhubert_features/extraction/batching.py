@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class Batches:
 
     def encode_next(self) -> float:
         """Encode one batch; return how many seconds of its clips it stood for."""
-        batch = _take_batch(self._waiting, self._most(self._waiting[0]))
+        batch = _take_batch(self._waiting, self._most)
         self._encode([task for task in batch if task.assembly.result is None])
         return sum(task.assembly.seconds / len(task.assembly.windows) for task in batch)
 
@@ -143,14 +144,22 @@ def usual_size(device: torch.device, window: float) -> int:
     return max(1, int(seconds / window))
 
 
-def _take_batch(waiting: list[Task], size: int) -> list[Task]:
-    """Remove the window that waits longest, and those nearest to it in length, in order."""
-    samples = waiting[0].samples
-    chosen = set(
-        heapq.nsmallest(
-            size, range(len(waiting)), key=lambda place: abs(waiting[place].samples - samples)
-        )
-    )
-    batch = [waiting[place] for place in sorted(chosen)]
-    waiting[:] = [task for place, task in enumerate(waiting) if place not in chosen]
+def _take_batch(waiting: list[Task], most: Callable[[Task], int]) -> list[Task]:
+    """Remove one batch: of all, sorted by length and cut up, that in which the oldest window is.
+
+    Cut from the longest on, so that what remains is still dense, and the last batches too.
+    """
+    order = sorted(waiting, key=lambda task: -task.samples)
+    part: list[Task] = []
+    while not any(task is waiting[0] for task in part):
+        size = most(order[0])
+        part, order = order[:size], order[size:]
+    # The earliest of each length: a clip's windows must come in order.
+    wanted = Counter(task.samples for task in part)
+    batch: list[Task] = []
+    rest: list[Task] = []
+    for task in waiting:
+        (batch if wanted[task.samples] else rest).append(task)
+        wanted[task.samples] -= bool(wanted[task.samples])
+    waiting[:] = rest
     return batch

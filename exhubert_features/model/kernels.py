@@ -40,14 +40,6 @@ class _InferenceLinear(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({**state, "packed": self.pack(state["packed"])})
 
-    def train(self, mode: bool = True) -> _InferenceLinear:
-        if mode:
-            raise UsageError(
-                "training layers that were made for inference in int8 or bfloat16",
-                remedy="Load the model again in float32",
-            )
-        return super().train(mode)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _InferenceLinear:
         if fn(torch.empty(0)).device.type != "cpu":
             raise UsageError(
@@ -59,7 +51,7 @@ class _InferenceLinear(nn.Module):
     def _save_to_state_dict(self, *arguments: Any) -> None:
         raise UsageError(
             "the weights of an encoder in int8 or bfloat16 are not the checkpoint's any more",
-            remedy="Load the model again in float32, and save that",
+            remedy="Load the model again in float32, and save that; frozen lobes need no saving",
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from speechbrain.utils.checkpoints import (
@@ -22,11 +22,13 @@ from ..checkpoint import load_model
 from ..errors import UsageError
 from ..model.config import frame_count
 from ..model.layers import frame_mask
+from ..precision import prepare_model
 from ..spec import (
     DEFAULT_PREPROCESS,
     DEFAULT_REVISION,
     SAMPLE_RATE,
     Layers,
+    Precision,
     Preprocess,
     resolve_layers,
 )
@@ -89,6 +91,9 @@ class ExHuBERT(nn.Module):
         signal. ``"none"``: clips come normalised.
     classes
         Class names of a new classifier in place of the checkpoint's.
+    precision
+        Of a frozen lobe: ``"bfloat16"``, ``"float16"``, ``"int8"`` (on a CPU) or ``"auto"``, as
+        of an :class:`~exhubert_features.Encoder`.
     transformers_options
         What SpeechBrain's own lobes pass on to transformers: ``device``, ``device_map`` and
         ``dtype`` (``torch_dtype``) are done; others are refused by name, but for those that say
@@ -111,9 +116,16 @@ class ExHuBERT(nn.Module):
         output_logits: bool = False,
         preprocess: Preprocess = DEFAULT_PREPROCESS,
         classes: Sequence[str] | None = None,
+        precision: Precision | Literal["auto"] = "float32",
         **transformers_options: Any,
     ) -> None:
         super().__init__()
+        if precision != "float32" and not freeze:
+            raise UsageError(
+                f"precision={precision!r} in a lobe that trains",
+                expected="freeze=True, or float32",
+                remedy="SpeechBrain's --precision bf16 trains in mixed precision",
+            )
         check_preprocess(preprocess)  # before a download, not after
         device, dtype = placement(transformers_options)
         model, self.checkpoint = load_model(source, revision=revision, cache_dir=save_path or None)
@@ -132,6 +144,8 @@ class ExHuBERT(nn.Module):
         self._set_config(apply_spec_augment, classes)
         self._freeze_weights()
         self.model.to(device=device, dtype=dtype)
+        if precision != "float32":
+            prepare_model(self.model, device or torch.device("cpu"), precision)
         self.train()
 
     @cached_property
