@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -184,8 +186,11 @@ def test_s3prl(two_layers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3prl")
     import torchaudio
 
-    if not hasattr(torchaudio, "set_audio_backend"):  # gone since 2.9; s3prl 0.4.18 calls it
+    if not hasattr(torchaudio, "set_audio_backend"):  # gone since 2.9; s3prl 0.4.18 wants both
         monkeypatch.setattr(torchaudio, "set_audio_backend", lambda name: None, raising=False)
+        effects = ModuleType("torchaudio.sox_effects")
+        effects.apply_effects_file = effects.apply_effects_tensor = None  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, effects.__name__, effects)
     nn = pytest.importorskip("s3prl.nn")
     from exhubert_features.integrations.s3prl import register
 

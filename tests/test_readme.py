@@ -18,6 +18,8 @@ from corpus_trees import build
 from desk import write_desk
 from family_checkpoints import written
 
+from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.cli import main
 from exhubert_features.synthetic import write_corpus
 
 PROJECT = Path(__file__).parents[1]
@@ -27,6 +29,7 @@ RUN_ELSEWHERE = (
     "pytest",  # this is it
     "exhubert demo",  # tests/test_demo.py
     "exhubert bench",  # tests/test_bench.py
+    "exhubert export-onnx",  # tests/test_onnx.py; 48 layers take minutes, see write_onnx
 )
 
 
@@ -107,7 +110,15 @@ def test_block_of_a_host_runs(block: Block, desk: Path, environment: dict[str, s
     for words, module in NEEDS.items():
         if words in block.text:
             pytest.importorskip(module)
+    if "onnx/model.onnx" in block.text:
+        write_onnx(desk)
     test_block_runs(block, desk, environment)
+
+
+def write_onnx(desk: Path) -> None:
+    """What the command before would write, of two layers."""
+    source = write_random_checkpoint(desk / "two-layers", layers=2)
+    assert main(["export-onnx", str(source), str(desk / "onnx"), "--layers", "2"]) == 0
 
 
 def test_needs_are_those_of_the_page() -> None:
@@ -140,4 +151,4 @@ def test_the_runner_sees_blocks_and_would_see_a_failure() -> None:
 
 def test_exceptions_are_still_in_use() -> None:
     for name in RUN_ELSEWHERE:
-        assert name in README
+        assert name in README + HOSTS
