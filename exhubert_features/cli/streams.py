@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from ..tables import harmless
 
 
-class SafeStream:
+class _SafeStream:
     """A text stream that passes on only harmless text, and whose errors say its name.
 
     Parameters
@@ -84,8 +84,8 @@ def safe_output() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gives the lowest number that is free
     before = sys.stdout, sys.stderr
-    output = SafeStream(sys.stdout or _Closed(), "standard output")
-    errors = SafeStream(sys.stderr or io.StringIO(), "standard error", quiet=True)
+    output = _SafeStream(sys.stdout or _Closed(), "standard output")
+    errors = _SafeStream(sys.stderr or io.StringIO(), "standard error", quiet=True)
     sys.stdout, sys.stderr = output, errors
     try:
         yield
