@@ -82,7 +82,7 @@ def flags() -> dict[str, set[str]]:
 @cache
 def known_arguments() -> set[str]:
     """Names of arguments of all functions, and of fields of all classes."""
-    found = set()
+    found = {"top_k"}  # of transformers' pipelines, in the card of a model
     for source in sources().values():
         for node in source.nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
