@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,7 @@ def fine_tune(arguments: list[str]) -> int:
             checkpointer.save_and_keep_only(meta=meta, max_keys=["UAR"])
             print(f"saved epoch {epoch}", flush=True)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-        print(f"error: {error}", flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -180,8 +180,12 @@ def check(
         outcome = command.outcome(folder)
     except Exception as problem:  # noqa: BLE001  any problem is the finding
         outcome = repr(problem)
-    done_already = again.code in (1, 2) and "exists" in again.errors and outcome == command.expected
-    if again.code != 0 and not done_already:
+    # What had failed after all was done, or named its failures (3), is not done over unasked.
+    there = again.code in (1, 2) and ("exists" in again.errors or "already" in again.errors)
+    done_already = there and (outcome == command.expected or first.code == 3)
+    if done_already:
+        return
+    if again.code != 0:
         yield finding(f"the next run ends with {again.code}: {again.errors[-400:]}")
     elif outcome != command.expected:
         yield finding(f"the next run gives another result: {outcome!s:.300}")
