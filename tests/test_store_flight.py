@@ -36,10 +36,14 @@ def run(store: Path, deadly: str, clips: int = 40) -> int:
     """Write in a child; how it ended."""
     child = os.fork()
     if not child:
-        plan = make_extraction(clips)
-        source = Deadly(plan.clips, deadly=deadly, ahead=5)
-        FeatureStore.write(store, source, limits=ShardLimits(clips=4))
-        os._exit(0)
+        code = 1  # an error must not let the child go on as a second pytest
+        try:
+            plan = make_extraction(clips)
+            source = Deadly(plan.clips, deadly=deadly, ahead=5)
+            FeatureStore.write(store, source, limits=ShardLimits(clips=4))
+            code = 0
+        finally:
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
