@@ -95,9 +95,9 @@ def product_speed(precision: Precision, device: torch.device, width: int | None 
         return 0.0
     product()  # the first one compiles kernels and allocates
     # The best of a few: another process may take the machine in between, but none can help.
-    seconds = [_seconds(product, device)]
+    seconds = [seconds_of(product, device)]
     while sum(seconds) < _PATIENCE or len(seconds) < 3:
-        seconds.append(_seconds(product, device))
+        seconds.append(seconds_of(product, device))
     return 2 * _ROWS[device.type] * width**2 / min(seconds)
 
 
@@ -112,7 +112,8 @@ def _product(precision: Precision, device: torch.device, width: int) -> Callable
     return lambda: nn.functional.linear(rows, weight)
 
 
-def _seconds(action: Callable[[], object], device: torch.device) -> float:
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """Measure the seconds that an action takes, its work on a GPU included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

@@ -90,7 +90,9 @@ class TrainableEncoder(nn.Module, FrameGeometry):
         self.layers = resolve_layers(layers, model.num_states)
         self.preprocess: Preprocess = preprocess
         self.freeze = freeze
-        self._freeze_unused()
+        self.model.freeze_unused(max(self.layers), logits=False)
+        if freeze:
+            self.model.requires_grad_(False)
         self.train()
 
     @property
@@ -108,26 +110,10 @@ class TrainableEncoder(nn.Module, FrameGeometry):
         """How many hidden states come back: 49 of the released model, fewer with ``layers``."""
         return len(self.layers)
 
-    def _freeze_unused(self) -> None:
-        """Freeze weights that no state depends on: distributed training would wait for them."""
-        config, encoder = self.config, self.model.hubert.encoder
-        unused: list[nn.Module] = list(encoder.layers[max(self.layers) :])
-        if config.classes:
-            unused += [self.model.projector, self.model.classifier]
-        if config.do_stable_layer_norm and max(self.layers) < config.num_hidden_layers:
-            unused.append(encoder.layer_norm)
-        for module in [self.model] if self.freeze else unused:
-            module.requires_grad_(False)
-        if not config.apply_spec_augment:
-            self.model.hubert.masked_spec_embed.requires_grad_(False)
-
     def train(self, mode: bool = True) -> TrainableEncoder:
         """Switch dropout on, except in what is frozen: that stays as it is at inference."""
         super().train(mode)
-        for module in self.model.modules():
-            weights = list(module.parameters())
-            if weights and not any(weight.requires_grad for weight in weights):
-                module.eval()
+        self.model.keep_frozen_at_inference()
         return self
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

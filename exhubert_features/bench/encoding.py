@@ -12,9 +12,9 @@ import torch
 
 from ..encoder import Encoder, load_encoder
 from ..model.config import ExHuBERTConfig, frame_count
-from ..precision import product_speed
+from ..precision import product_speed, seconds_of
 from ..spec import CARD_SAMPLES, SAMPLE_RATE, Layers, Precision
-from .machine import Machine, forget_peak_memory, peak_memory_since, seconds_of
+from .machine import Machine, forget_peak_memory, peak_memory_since
 from .plain import PlainLoop
 
 BATCH_SIZES = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 32, 64)}

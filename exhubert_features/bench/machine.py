@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..model.kernels import int8_product, multiplies_int8
+from ..precision import seconds_of
 from ..spec import Precision
 
 _SIDE = {"cpu": 1024, "cuda": 8192}
@@ -56,17 +55,6 @@ def _peak(precision: Precision, device: torch.device) -> float:
         multiply = partial(torch.mm, one, one)
     multiply()
     return 2 * side**3 / min(seconds_of(multiply, device) for _ in range(_REPEATS))
-
-
-def seconds_of(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds that an action takes, its work on a GPU included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def forget_peak_memory(device: torch.device) -> None:

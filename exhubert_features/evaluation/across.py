@@ -91,7 +91,7 @@ def _units(part: Outcome) -> Units:
         units = confusion_units(tested.values, guess[None], len(tested.classes), index, alone)
     else:
         units = moment_units(tested.values, guess[None], index)
-    return Units(units.sums[:, 0], units.counts, units.sizes)
+    return units.of_the_only()
 
 
 def _side_by_side(blocks: Sequence[Units]) -> Units:

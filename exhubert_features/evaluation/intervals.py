@@ -108,8 +108,7 @@ def classification_figures(
 def _confusions(
     truth: np.ndarray, prediction: np.ndarray, classes: int, index: np.ndarray, alone: np.ndarray
 ) -> Units:
-    units = confusion_units(truth, prediction[None], classes, index, alone)
-    return Units(units.sums[:, 0], units.counts, units.sizes)
+    return confusion_units(truth, prediction[None], classes, index, alone).of_the_only()
 
 
 def _recall(position: int) -> Statistic:
@@ -123,8 +122,7 @@ def regression_figures(
     validate_values(truth, prediction)
     index, _ = unit_index(groups, len(truth))
     truth, prediction = truth.astype(float), prediction.astype(float)
-    units = moment_units(truth, prediction[None], index)
-    units = Units(units.sums[:, 0], units.counts, units.sizes)
+    units = moment_units(truth, prediction[None], index).of_the_only()
     largest = float(np.ptp(np.concatenate([truth, prediction])))
     figures = {}
     for name, statistic in REGRESSION.items():
@@ -160,8 +158,7 @@ def several_figures(
     truth, prediction = truth[:, there], prediction[:, there]
     targets = [targets[position] for position in there.tolist()]
     index, _ = unit_index(groups, len(truth))
-    units = moment_units(truth, prediction[None], index)
-    units = Units(units.sums[:, 0], units.counts, units.sizes)
+    units = moment_units(truth, prediction[None], index).of_the_only()
     spread = jackknife(units, keeping_targets(SEVERAL["mean_ccc"], units.total()))
     # The targets are of the same clips: together they are not more of them.
     spread = replace(spread, clips=spread.clips / len(targets))

@@ -48,6 +48,11 @@ class Units:
         """Sum (...) over all clips."""
         return np.tensordot(self.counts, self.sums, axes=1)
 
+    def of_the_only(self) -> Units:
+        """Give sums (U, ...) for the (U, 1, ...) that were taken of a single prediction."""
+        (only,) = np.moveaxis(self.sums, 1, 0)
+        return Units(only, self.counts, self.sizes)
+
 
 @dataclass(frozen=True)
 class Spread:

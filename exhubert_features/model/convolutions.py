@@ -152,6 +152,8 @@ class FeatureExtractor(nn.Module):
     def _may_go_by_clip(self, waveforms: Tensor) -> bool:
         if waveforms.device.type != "cpu" or torch.compiler.is_compiling():
             return False
+        if torch.is_autocast_enabled("cpu"):
+            return False  # it casts no product that is added in place
         tensors = (waveforms, *self.parameters())
         return not (torch.is_grad_enabled() and any(one.requires_grad for one in tensors))
 

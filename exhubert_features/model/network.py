@@ -261,6 +261,31 @@ class ExHuBERTNetwork(nn.Module):
         """Freeze everything but the classification head."""
         self.hubert.requires_grad_(False)
 
+    def freeze_unused(self, deepest: int, *, logits: bool) -> None:
+        """Freeze what states up to ``deepest`` (and the logits, if wanted) do not depend on.
+
+        Distributed training would wait for the gradients of such weights.
+        """
+        config, encoder = self.config, self.hubert.encoder
+        if not config.apply_spec_augment:
+            self.hubert.masked_spec_embed.requires_grad_(False)
+        if logits:
+            return
+        unused: list[nn.Module] = list(encoder.layers[deepest:])
+        if config.classes:
+            unused += [self.projector, self.classifier]
+        if config.do_stable_layer_norm and deepest < config.num_hidden_layers:
+            unused.append(encoder.layer_norm)
+        for module in unused:
+            module.requires_grad_(False)
+
+    def keep_frozen_at_inference(self) -> None:
+        """Switch dropout off in what is frozen, after a call of ``train``."""
+        for module in self.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each layer in the backward pass instead of keeping its insides."""
         self.hubert.encoder.gradient_checkpointing = enabled

@@ -186,27 +186,12 @@ class ExHuBERT(nn.Module):
             self.model.freeze_feature_encoder()
         if self.freeze_original:
             self.model.freeze_og_encoder()
-        # Weights that no output depends on: distributed training would wait for their gradients.
-        config, encoder = self.model.config, self.model.hubert.encoder
-        if not config.apply_spec_augment:
-            self.model.hubert.masked_spec_embed.requires_grad_(False)
-        if self.output_logits:
-            return
-        if config.classes:
-            self.model.projector.requires_grad_(False)
-            self.model.classifier.requires_grad_(False)
-        for layer in encoder.layers[max(self.layers) :]:
-            layer.requires_grad_(False)
-        if config.do_stable_layer_norm and max(self.layers) < config.num_hidden_layers:
-            encoder.layer_norm.requires_grad_(False)
+        self.model.freeze_unused(max(self.layers), logits=self.output_logits)
 
     def train(self, mode: bool = True) -> ExHuBERT:
         """Switch dropout on, except in what is frozen: that stays as it is at inference."""
         super().train(mode)
-        for module in self.model.modules():
-            weights = list(module.parameters())
-            if weights and not any(weight.requires_grad for weight in weights):
-                module.eval()
+        self.model.keep_frozen_at_inference()
         compile_behind(ExHuBERT.forward, ExHuBERT.extract_features, ExHuBERT._checked)
         compile_behind(ExHuBERT._adapted, absolute_lengths, check_clips, any_size)
         return self
