@@ -101,8 +101,8 @@ def _free_in_group(folder: str, limit_file: str, taken_file: str) -> int | None:
     if not (limit.isdigit() and taken.isdigit() and int(limit) < UNLIMITED):
         return None
     # Files that were read stay in memory as long as nobody wants it, and count as taken.
-    stat = dict(re.findall(r"^(\w+) (\d+)$", _text(f"{folder}/memory.stat"), re.M))
-    kept = sum(int(stat.get(f"total_{name}", stat.get(name, 0))) for name in FILE_PAGES)
+    stat: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", _text(f"{folder}/memory.stat"), re.M))
+    kept = sum(int(stat.get(f"total_{name}") or stat.get(name, "0")) for name in FILE_PAGES)
     return int(limit) - max(0, int(taken) - kept)
 
 
