@@ -243,7 +243,7 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
         ends = [(kind, len(undisturbed.calls)) for kind in {kind for kind, _ in places} & {*POWER}]
         places += sorted(ends)
         if options.sample is not None:
-            places = chance.sample(places, min(options.sample, len(places)))
+            places = sample(places, options.sample, chance)
         here = []
         done = read_done(options.done, command)
         begun = time.monotonic()
@@ -266,6 +266,19 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
         )
         findings += here
     return findings
+
+
+def sample(
+    places: list[tuple[str, int]], count: int, chance: random.Random
+) -> list[tuple[str, int]]:
+    """Some of the places, of each kind as many: most calls read, most that breaks is writing."""
+    chance.shuffle(places)
+    turns: Counter[str] = Counter()
+    order = []
+    for kind, call in places:
+        order.append((turns[kind], kind, call))
+        turns[kind] += 1
+    return [(kind, call) for _, kind, call in sorted(order, key=lambda one: one[0])][:count]
 
 
 def read_done(path: Path | None, command: Command) -> dict[tuple[str, int], list[Finding]]:
