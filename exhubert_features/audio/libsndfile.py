@@ -84,7 +84,7 @@ class _WatchedFile(_Watched):
     def readinto(self, buffer: Any) -> int:
         """Read up to as many bytes as the buffer has; how many."""
         try:
-            return self._raw.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+            return self._raw.readinto(buffer)  # type: ignore[attr-defined]
         except OSError as error:
             self.error = error
             return 0
