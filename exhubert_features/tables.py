@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .files import read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +147,7 @@ def first_of(columns: Iterable[str], cells: Mapping[str, str]) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))

@@ -34,8 +34,8 @@ HOSTS = {
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "spec", "suffixes", "tables"},
-    {"stamps"},
+    {"files", "records", "spec", "suffixes"},
+    {"stamps", "tables"},
     {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
