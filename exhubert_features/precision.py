@@ -6,8 +6,11 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import repeat
 from typing import Literal, get_args
 
 import torch
@@ -110,16 +113,23 @@ def speedup(precision: Precision, device: torch.device, width: int | None = None
     plain, other = _product("float32", device, width), _product(precision, device, width)
     if plain is None or other is None:
         return 0.0
-    threads, begin = torch.get_num_threads(), time.perf_counter()
-    ratios: list[float] = []
-    try:
-        torch.set_num_threads(1)
+    begin, ratios = time.perf_counter(), list[float]()
+    with _one_thread_each():
         plain(), other()  # the first ones compile kernels and allocate
         while not ratios or time.perf_counter() - begin < _PATIENCE:
             ratios.append(_seconds_of_core(plain, device) / _seconds_of_core(other, device))
+    return statistics.median(ratios)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Keep torch from spreading single operations over threads; gives how many there were."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield threads
     finally:
         torch.set_num_threads(threads)
-    return statistics.median(ratios)
 
 
 def _product(precision: Precision, device: torch.device, width: int) -> Callable[[], object] | None:
@@ -205,7 +215,7 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     """Rebuild all layers; tell the least cosine between old and new states, the mean over time.
 
     Half a second of noise shows it: what makes weights unfit for 8 bits, channels far larger
-    than the others, hardly depends on what is heard. The weights are read only once for both.
+    than the others, hardly depends on what is heard.
     """
     signal = torch.randn(8_000, generator=torch.Generator().manual_seed(0))
     found: dict[int, Tensor] = {}
@@ -213,8 +223,11 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     exact = rough = found[0]
     layers, cosines, blocks = [], [], model.hubert.encoder.blocks
     positions = blocks[0].attention.positions(exact.shape[1])
-    for plain in blocks:
-        layers.append(fused_layer(plain, kernel))
-        exact, rough = plain(exact, None, positions), layers[-1](rough, None, positions)
-        cosines.append(torch.cosine_similarity(exact.mean(1), rough.mean(1)))
+    # Packing a weight keeps one core busy, whatever the threads: several layers at a time.
+    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+        rebuilt = pool.map(fused_layer, blocks, repeat(kernel))
+        for plain, fused in zip(blocks, rebuilt, strict=True):
+            layers.append(fused)
+            exact, rough = plain(exact, None, positions), fused(rough, None, positions)
+            cosines.append(torch.cosine_similarity(exact.mean(1), rough.mean(1)))
     return layers, float(torch.cat(cosines).min())
