@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +182,41 @@ def test_the_tightest_group_of_a_job_counts(monkeypatch: pytest.MonkeyPatch) -> 
     }
     monkeypatch.setattr(memory, "_text", lambda path: texts.get(str(Path(path)), ""))
     assert memory.memory_limit() == (1_000_000 - (900_000 - 300_002)) // 2
+
+
+class FailsOnce(io.FileIO):
+    """A file whose read of that number is refused by the system."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        super().__init__(path)
+        self.left = number
+
+    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]
+        self.left -= 1
+        if self.left == -1:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff", "lame_variable.mp3"])
+def test_an_error_of_the_disk_is_no_shorter_recording(tmp_path: Path, name: str) -> None:
+    path = DATA / name
+    if not path.exists():
+        path = tmp_path / name
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 9_000), 22_050)
+
+    def read(number: int) -> int:
+        file = FailsOnce(path, number)
+        raw = io.BufferedReader(file, buffer_size=16)
+        with libsndfile.open_with_libsndfile(str(path), raw) as recording:
+            assert sum(map(len, recording.decode(0, recording.frames or 1 << 40))) > 8_000
+        return number - file.left
+
+    reads = read(1 << 30)
+    assert reads > 3
+    for number in range(reads):
+        with pytest.raises(OSError, match="Input/output"):
+            read(number)
 
 
 def test_the_limit_follows_ulimit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def repaired(folder: Path) -> Outcome:
     """What the store holds, and what was taken out of it."""
     store = folder / "damaged"
     taken = [path for path in (store / "quarantine").iterdir() if path.suffix != ".json"]
-    return sorted(store_content(store)), sorted(file_hash(path) for path in taken)
+    return sorted(store_content(store)), {file_hash(path) for path in taken}
 
 
 def sound_repair(whole: Path, damaged: Path) -> Sound:

@@ -20,6 +20,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -103,8 +104,7 @@ def run(
         library = ctypes.CDLL(None)
         calls = os.open(said / "calls", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         library.fault_arm(os.fsencode(folder), ctypes.c_long(at), kind, error, calls)
-        import signal
-
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.alarm(SECONDS)
         signal.setitimer(signal.ITIMER_PROF, WORKING)
         try:
@@ -243,7 +243,7 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
         ends = [(kind, len(undisturbed.calls)) for kind in {kind for kind, _ in places} & {*POWER}]
         places += sorted(ends)
         if options.sample is not None:
-            places = chance.sample(places, min(options.sample, len(places)))
+            places = sample(places, options.sample, chance)
         here = []
         done = read_done(options.done, command)
         begun = time.monotonic()
@@ -266,6 +266,19 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
         )
         findings += here
     return findings
+
+
+def sample(
+    places: list[tuple[str, int]], count: int, chance: random.Random
+) -> list[tuple[str, int]]:
+    """Some of the places, of each kind as many: most calls read, most that breaks is writing."""
+    chance.shuffle(places)
+    turns: Counter[str] = Counter()
+    order = []
+    for kind, call in places:
+        order.append((turns[kind], kind, call))
+        turns[kind] += 1
+    return [(kind, call) for _, kind, call in sorted(order, key=lambda one: one[0])][:count]
 
 
 def read_done(path: Path | None, command: Command) -> dict[tuple[str, int], list[Finding]]:
@@ -298,31 +311,39 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    options = parse()
+def preload() -> None:
+    """Start this very process again, with the injector before the C library."""
     memory = Path("/dev/shm")  # where flushing takes no time
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
-    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as scratch:
-        if "FAULTS_PRELOADED" not in os.environ:
-            library = build(Path(scratch))
-            paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
-            environment = os.environ | {
-                "LD_PRELOAD": str(library),
-                "FAULTS_PRELOADED": "1",
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-            }
-            return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+    scratch = tempfile.mkdtemp(dir=memory if roomy else None)
+    paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "LD_PRELOAD": str(build(Path(scratch))),
+        "FAULTS_SCRATCH": scratch,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def main() -> int:
+    options = parse()
+    if "FAULTS_SCRATCH" not in os.environ:
+        preload()
+    scratch = Path(os.environ.pop("FAULTS_SCRATCH"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted is unmounted
+    image = None
+    try:
         from power import Image, missing
 
-        lacking = missing(Path(scratch))
-        image = None if lacking else Image(Path(scratch))
-        try:
-            findings = sweep(options, Path(scratch), image)
-        finally:
-            if image:
-                image.close()
+        lacking = missing(scratch)
+        image = None if lacking else Image(scratch)
+        findings = sweep(options, scratch, image)
+    finally:
+        if image:
+            image.close()
+        shutil.rmtree(scratch, ignore_errors=True)
     print(f"no power cuts: {lacking}" if lacking else "with power cuts")
     print(f"{len(findings)} findings")
     return 1 if findings else 0
