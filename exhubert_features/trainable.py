@@ -248,7 +248,7 @@ def _prepare(
     samples
         (B,) samples of each clip; None: all N.
     preprocess
-        As the lobe's.
+        As of :class:`TrainableEncoder`.
 
     Returns
     -------

@@ -244,6 +244,8 @@ def test_new_classifier(small: str) -> None:
     assert lobe.model.config.classes == ("calm", "tense")
     with pytest.raises(UsageError, match="freeze=True"):
         ExHuBERT(small, None, freeze=True, classes=["calm", "tense"])
+    with pytest.raises(UsageError, match="classes is 'calm'; expected a list"):
+        ExHuBERT(small, None, classes="calm")
 
 
 def test_unknown_preprocessing_is_refused_at_once() -> None:

@@ -164,6 +164,8 @@ class ExHuBERT(WaveformModel):
         )
 
     def _replace_classifier(self, classes: Sequence[str]) -> None:
+        if isinstance(classes, str):  # a sequence of letters
+            raise UsageError(f"classes is {classes!r}", expected="a list of names")
         if self.freeze:
             raise UsageError(
                 f"a new classifier for {', '.join(classes)} with freeze=True",
