@@ -177,6 +177,10 @@ def _speechbrain() -> Iterator[_Finding]:
     version = sys.modules["speechbrain"].__version__
     _, cause = _try("exhubert_features.speechbrain")
     yield _Finding("SpeechBrain", BROKEN if cause else OK, cause or f"{version}, with our lobe")
+    transformers, _ = _try("transformers")
+    if version.startswith("1.0.") and transformers and _version(transformers) >= (5, 0):
+        words = f"its own Hugging Face lobes need transformers 4, not {transformers.__version__}"
+        yield _Finding("SpeechBrain", ABSENT, words, "pip install 'transformers==4.57.*'")
 
 
 def _transformers() -> Iterator[_Finding]:
