@@ -34,7 +34,7 @@ HOSTS = {
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "spec", "suffixes"},
+    {"files", "records", "register", "spec", "suffixes"},
     {"stamps", "tables"},
     {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
@@ -53,7 +53,17 @@ TIERS = (
 ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
-    *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *(
+        "errors",
+        "version",
+        "files",
+        "records",
+        "register",
+        "spec",
+        "tables",
+        "fingerprint",
+        "store",
+    ),
     *("frames", "stamps", "suffixes", "windows"),
     *("corpora", "evaluation", "report"),
 }

@@ -6,11 +6,12 @@ import argparse
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec import SAMPLE_RATE, ExtractionSpec, parse_layers
+from ..errors import AudioError
+from ..spec import ExtractionSpec, parse_layers
 from .interrupt import Interrupt
 from .options import (
     add_audio_arguments,
@@ -23,9 +24,9 @@ from .options import (
 from .wording import count, duration, size
 
 if TYPE_CHECKING:
-    from ..extraction import Extraction
-    from ..records import ClipFailure, PlannedClip
-    from ..store import FeatureStore
+    from ..extraction import Extraction, Outlook
+    from ..records import ClipFailure
+    from ..store import FeatureStore, WriteProgress
 
 FAILURES_SHOWN = 5  # of each kind; all of them are in the store
 SPARE_BYTES = 256 << 20  # left free on the disk, for the index and for everybody else
@@ -89,41 +90,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import parse_part, plan_clips
+    from ..extraction import parse_part, plan
 
-    settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
-    plan = plan_clips(  # is not there before the model is loaded
-        options.input,
-        channel=options.channel,
-        data_root=options.data_root,
-        workers=options.workers,
-        part=parse_part(options.part) if options.part else None,
-    )
+    settings = _read_settings(options)  # wrong usage shows before the source is read, and a
+    part = parse_part(options.part) if options.part else None  # typo before the model is loaded
+    work = plan(options.input, data_root=options.data_root)
+    if part is not None:
+        work = work.part(part.number, part.count)
     if options.precision == "auto":
         options.precision = _begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
-        plan,
+        work,
         **settings,
         strict=options.strict,
         batch_size=options.batch_size,
         workers=options.workers,
     )
-    missing = extraction.missing_in(options.output)
-    _show_plan(extraction, missing, options.output)
+    outlook = extraction.outlook(options.output)
+    if options.strict and outlook.failures:
+        raise AudioError(outlook.failures[0].reason, kind=outlook.failures[0].kind)
+    _show_plan(extraction, outlook, options.output)
     if options.dry_run:
         return 0
+    tried = 0
+
+    def watch(state: WriteProgress) -> None:
+        nonlocal tried
+        tried = state.total
+        interrupt.check()
+
     with Interrupt() as interrupt:
         try:
             store = extraction.write(
                 options.output,
                 progress=True,
-                missing=missing,
+                outlook=outlook,
                 shard_clips=options.shard_clips,
-                on_progress=interrupt.check,
+                on_progress=watch,
             )
         except KeyboardInterrupt:
             return _stopped(options.output)
-    return _summarise(store, extraction)
+    return _summarise(store, extraction, tried)
 
 
 def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -152,40 +159,36 @@ def _begun_precision(output: Path) -> str | None:
     return FeatureStore(output).fingerprint.model.precision
 
 
-def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
+def _show_plan(extraction: Extraction, outlook: Outlook, output: Path) -> None:
     """Say what will happen; refuse what the disk cannot hold."""
     from ..errors import StoreError
     from ..store import estimate_bytes
 
-    needed = estimate_bytes(extraction.fingerprint, *extraction.expected_size(missing))
+    needed = estimate_bytes(extraction.fingerprint, outlook.rows, outlook.frames)
     folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     source, revision = (extraction.provenance[name] for name in ("source", "revision"))
     model = f"{source}@{revision[:8]}" if revision else source
+    about = "" if outlook.exact else "about "
     print(
-        f"Plan: {count(len(missing), 'clip')}, {duration(_seconds_of(missing))} of audio -> "
-        f"{size(needed)} in {output} ({size(free)} free); "
+        f"Plan: {about}{count(outlook.clips or 0, 'clip')}, {about}{duration(outlook.seconds)} of "
+        f"audio -> {about}{size(needed)} in {output} ({size(free)} free); "
         f"{model}, {extraction.encoder.precision} on {extraction.encoder.device}."
     )
-    if stored := len(extraction.clips) - len(missing):
-        print(f"In the store already: {count(stored, 'clip')}.")
-    if extraction.rejected:
-        print(f"Cannot be read: {count(len(extraction.rejected), 'clip')}, listed at the end.")
+    if outlook.present:
+        print(f"In the store already: {about}{count(outlook.present, 'clip')}.")
+    if outlook.failures:
+        print(f"Cannot be read: {count(len(outlook.failures), 'clip')}, listed at the end.")
     if extraction.plan.left_out:
         print(f"Left out, as their names are not those of audio: {extraction.plan.left_out:,}.")
     sys.stdout.flush()
     if needed + SPARE_BYTES > free:
         raise StoreError(
-            f"the store will take {size(needed)} and {folder} has {size(free)} free",
+            f"the store will take {about}{size(needed)} and {folder} has {size(free)} free",
             expected=size(needed + SPARE_BYTES),
             remedy="Choose fewer --layers, --pools or --frame-layers, --dtype float16, or another "
             "disk",
         )
-
-
-def _seconds_of(clips: Iterable[PlannedClip]) -> float:
-    """Audio in clips."""
-    return sum(clip.samples for clip in clips) / SAMPLE_RATE
 
 
 def _stopped(output: Path) -> int:
@@ -201,18 +204,17 @@ def _stopped(output: Path) -> int:
     return 130
 
 
-def _summarise(store: FeatureStore, extraction: Extraction) -> int:
+def _summarise(store: FeatureStore, extraction: Extraction, tried: int) -> int:
     """Say what is in the store now and what failed; 3 when anything of this run did."""
-    names = {clip.id for clip in extraction.clips} | {clip.id for clip in extraction.rejected}
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
-    silent = {name for name, state in status if name in names and "silent" in state}
+    silent = {name for name, state in status if "silent" in state}
     print(f"{store.path}: {count(len(store), 'row')}")
     if silent:
         print(f"Warning: {count(len(silent), 'silent clip')}, such as {min(silent)}")
-    failures = [failure for failure in store.failures if failure.id in names]
+    failures = extraction.failures
     if not failures:
         return 0
-    print(f"Failed: {len(failures):,} of {count(len(names), 'clip')}", file=sys.stderr)
+    print(f"Failed: {len(failures):,} of {count(tried, 'clip')}", file=sys.stderr)
     _show_failures(failures)
     print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
     return 3

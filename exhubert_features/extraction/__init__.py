@@ -1,8 +1,19 @@
-"""Audio to features: sources, plan, decoding, windows, encoding, pooling."""
+"""Audio to features: sources, plan, reading, windows, encoding, pooling."""
 
+from .outlook import Outlook, measured
 from .parts import Part, parse_part
 from .pipeline import Extraction
-from .planning import Plan, plan_clips
+from .planning import Plan, plan
 from .sources import LazyClip, Source
 
-__all__ = ["Extraction", "LazyClip", "Part", "Plan", "Source", "parse_part", "plan_clips"]
+__all__ = [
+    "Extraction",
+    "LazyClip",
+    "Outlook",
+    "Part",
+    "Plan",
+    "Source",
+    "measured",
+    "parse_part",
+    "plan",
+]
