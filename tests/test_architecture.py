@@ -27,7 +27,8 @@ FUNCTION_LINES = 60  # besides the docstring
 LONG_FUNCTION, LONG_SHARE = 30, 0.05  # at most one function in twenty is longer than that
 MEDIAN_LINES = 12
 
-HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"}
+HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface", "ray"}
+HOST_UNITS = {"speechbrain", "integrations", "cluster"}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
@@ -40,7 +41,7 @@ TIERS = (
     {"extraction"},
     {"prediction"},
     {"encoder"},
-    {"bench"},
+    {"bench", "cluster"},
     {"cli", "integrations", "speechbrain"},
     {"__init__", "__main__"},
 )
@@ -98,7 +99,7 @@ def heavy_and_host_libraries(modules: Modules) -> list[str]:
         every = roots(one.module for one in source.imports)
         at_top = roots(one.module for one in source.imports if one.top_level)
         heavy = every & {"torch", "transformers"} if source.unit in WITHOUT_TORCH else set()
-        hosts = set() if source.unit in {"speechbrain", "integrations"} else at_top & HOSTS
+        hosts = set() if source.unit in HOST_UNITS else at_top & HOSTS
         found.extend(f"{source.name} imports {name}" for name in sorted(heavy | hosts))
     return found
 

@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +73,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard-clips", type=positive, default=256, help="clips in one file (default: %(default)s)"
     )
+    group = parser.add_argument_group("several machines")
+    group.add_argument(
+        "--part",
+        metavar="I/N",
+        help="only the I-th of N parts, for schedulers' arrays; which clips these are depends on "
+        "their ids alone, and any number of parts may write into one store",
+    )
+    group.add_argument(
+        "--engine", choices=("here", "ray"), default="here", help="default: %(default)s"
+    )
+    group.add_argument(
+        "--address", help="of a Ray cluster, such as auto (default: one is started here)"
+    )
+    group.add_argument(
+        "--actors", type=positive, help="workers on Ray (default: one a GPU, or a machine)"
+    )
+    group.add_argument(
+        "--gpus-per-actor", type=float, default=0.0, help="may be a fraction (default: 0)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import plan_clips
+    from ..extraction import parse_part, plan_clips
 
-    settings = _read_settings(options)  # wrong usage shows before audio is read, and audio that
+    if options.engine == "ray":
+        from .extract_on_ray import run_on_ray
+
+        return run_on_ray(options)
+    settings = read_settings(options)  # wrong usage shows before audio is read, and audio that
     plan = plan_clips(  # is not there before the model is loaded
         options.input,
         channel=options.channel,
         data_root=options.data_root,
         workers=options.workers,
+        part=parse_part(options.part) if options.part else None,
     )
     extraction = chosen_encoder(options).extract(
         plan,
@@ -107,11 +131,11 @@ def run(options: argparse.Namespace) -> int:
                 on_progress=interrupt.check,
             )
         except KeyboardInterrupt:
-            return _stopped(options.output)
-    return _summarise(store, extraction)
+            return stopped(options.output)
+    return summarise(store, {clip.id for clip in extraction.plan.planned})
 
 
-def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
+def read_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Read what the options ask for, as :meth:`Encoder.extract` takes it; refuse what cannot be."""
     settings: dict[str, Any] = {
         "pools": tuple(name.strip() for name in options.pools.split(",")),
@@ -163,7 +187,7 @@ def _seconds_of(clips: Iterable[PlannedClip]) -> float:
     return sum(clip.samples for clip in clips) / SAMPLE_RATE
 
 
-def _stopped(output: Path) -> int:
+def stopped(output: Path) -> int:
     """After Ctrl-C: what is safe, and how to go on."""
     from ..store import FeatureStore
 
@@ -176,9 +200,8 @@ def _stopped(output: Path) -> int:
     return 130
 
 
-def _summarise(store: FeatureStore, extraction: Extraction) -> int:
-    """Say what is in the store now and what failed; 3 when anything of this run did."""
-    names = {clip.id for clip in extraction.clips} | {clip.id for clip in extraction.rejected}
+def summarise(store: FeatureStore, names: Collection[str]) -> int:
+    """Say what is in the store now and what failed; 3 when any of these clips did."""
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
     silent = {name for name, state in status if name in names and "silent" in state}
     print(f"{store.path}: {count(len(store), 'row')}")

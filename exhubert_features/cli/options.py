@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE
 
@@ -84,15 +84,20 @@ def add_earlier_name(group: argparse._ActionsContainer, flag: str, *, dest: str)
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def model_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the arguments of ``load_encoder`` that were asked for."""
+    return {
+        "source": options.model,
+        "revision": options.revision,
+        "device": options.device,
+        "precision": options.precision,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
+
+
 def chosen_encoder(options: argparse.Namespace) -> Encoder:
     """Load the encoder that was asked for."""
     from ..encoder import load_encoder
 
-    return load_encoder(
-        options.model,
-        revision=options.revision,
-        device=options.device,
-        precision=options.precision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.local_files_only,
-    )
+    return load_encoder(**model_settings(options))

@@ -1,7 +1,19 @@
 """Audio to features: sources, plan, decoding, windows, encoding, pooling."""
 
+from .manifest import Entry
+from .parts import Part, parse_part
 from .pipeline import Extraction
-from .planning import Plan, plan_clips
-from .sources import Source
+from .planning import Plan, plan_clips, plan_entries
+from .sources import Source, read_source
 
-__all__ = ["Extraction", "Plan", "Source", "plan_clips"]
+__all__ = [
+    "Entry",
+    "Extraction",
+    "Part",
+    "Plan",
+    "Source",
+    "parse_part",
+    "plan_clips",
+    "plan_entries",
+    "read_source",
+]

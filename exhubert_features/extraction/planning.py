@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..audio import (
 from ..errors import AudioError, UsageError
 from ..records import ClipFailure, PlannedClip
 from .manifest import Entry
+from .parts import Part
 from .sources import Source, read_source
 
 MOST_CHANNELS = 64  # an array with more is something else, a matrix of features for example
@@ -56,6 +57,12 @@ class Plan:
         """Clips that cannot be done, and why."""
         return tuple(clip for clip in self.planned if isinstance(clip, ClipFailure))
 
+    def part(self, number: int, count: int) -> Plan:
+        """Keep part ``number`` of ``count`` (from 1): the clips whose ids fall into it."""
+        part = Part(number, count)
+        planned = tuple(clip for clip in self.planned if part.holds(clip.id))
+        return replace(self, planned=planned)
+
 
 def plan_clips(
     source: Source,
@@ -63,6 +70,7 @@ def plan_clips(
     channel: int | None = None,
     data_root: str | Path | None = None,
     workers: int | None = None,
+    part: Part | None = None,
 ) -> Plan:
     """Find every clip of a source, read its header and hash its bytes.
 
@@ -77,15 +85,39 @@ def plan_clips(
         beside them.
     workers
         Threads that hash; None suits the machine.
+    part
+        Only the clips of this part; others are not opened.
     """
-    threads = worker_count(workers)
     if channel is not None and channel < 0:
         raise UsageError(f"channel is {channel}", expected="0 for the first, 1, ...")
     named = read_source(source, data_root)
     if named.arrays:
-        return _plan_arrays(named.arrays, channel)
-    files = sorted({entry.file for entry in named.entries if isinstance(entry, Entry)})
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+        arrays = named.arrays
+        if part is not None:
+            arrays = {name: array for name, array in arrays.items() if part.holds(name)}
+        return _plan_arrays(arrays, channel)
+    entries = [entry for entry in named.entries if part is None or part.holds(entry.id)]
+    plan = plan_entries(entries, channel=channel, workers=workers)
+    return replace(plan, left_out=named.left_out)
+
+
+def plan_entries(
+    entries: Sequence[Entry | ClipFailure],
+    *,
+    channel: int | None = None,
+    workers: int | None = None,
+) -> Plan:
+    """Read the header and hash the bytes of every file that entries name.
+
+    Parameters
+    ----------
+    entries
+        What a source names, as :func:`exhubert_features.extraction.sources.read_source` tells.
+    channel, workers
+        See :func:`plan_clips`.
+    """
+    files = sorted({entry.file for entry in entries if isinstance(entry, Entry)})
+    with ThreadPoolExecutor(max_workers=worker_count(workers)) as pool:
         probed = dict(zip(files, pool.map(_probe, files), strict=True))
     ids = _Ids()
     return Plan(
@@ -93,12 +125,11 @@ def plan_clips(
             entry
             if isinstance(entry, ClipFailure)
             else _plan_entry(entry, probed[entry.file], channel, ids)
-            for entry in named.entries
+            for entry in entries
         ),
         stamps={
             file: found.stamp for file, found in probed.items() if isinstance(found, AudioFile)
         },
-        left_out=named.left_out,
     )
 
 
