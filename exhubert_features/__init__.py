@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation as Evaluation
     from .evaluation import LabelOptions as LabelOptions
     from .evaluation import SplitOptions as SplitOptions
+    from .extraction import LazyClip as LazyClip
     from .heads import FitOptions as FitOptions
     from .heads import evaluate as evaluate
     from .heads import load_head as load_head
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
     from .spec import CLASSES as CLASSES
     from .spec import ExtractionSpec as ExtractionSpec
     from .store import FeatureStore as FeatureStore
+    from .trainable import TrainableEncoder as TrainableEncoder
 
 _HOME = {
     "load_encoder": "encoder",
     "Encoder": "encoder",
     "EncoderOutput": "inference",
+    "TrainableEncoder": "trainable",
     "ExtractionSpec": "spec",
     "CLASSES": "spec",
     "FeatureStore": "store",
+    "LazyClip": "extraction",
     "StoreDataset": "dataset",
     "probe": "heads",
     "train": "heads",

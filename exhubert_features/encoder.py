@@ -82,8 +82,9 @@ class Encoder(Inference):
         ----------
         source
             A file, folder or manifest, or several of them; an array (N,) or (N, channels), a
-            pair (array, rate), a list of these, or a dict of them by id; a DataFrame or index
-            in audformat's form (file, start, end). Arrays without a rate are at 16 kHz.
+            pair (array, rate), a list of these, or a dict of them by id; a DataFrame, Series or
+            index in audformat's form (file, start, end); several :class:`LazyClip`. Arrays
+            without a rate are at 16 kHz.
         head
             A trained head, or its folder, in place of the model's own classifier.
         windows
@@ -182,8 +183,9 @@ class Encoder(Inference):
         logits
             Whether to keep the class scores.
         preprocess
-            ``"card"``: as the released model was trained, zero-padded to 3 s. ``"masked"``: each
-            clip is normalised over its own samples and padding is ignored.
+            ``"card"``: as the model was trained: ExHuBERT (and any HuBERT) zero-padded to 3 s,
+            wav2vec 2.0 and WavLM as their ``preprocessor_config.json`` says. ``"masked"``: each
+            clip is normalised over its own samples and padding is ignored. ``"none"``: as it is.
         window, hop
             Seconds; longer clips are cut into windows of this length, which start every ``hop``
             seconds (None: the window) and are joined again without counting a frame twice.
@@ -245,11 +247,11 @@ def load_encoder(
     *,
     revision: str | None = DEFAULT_REVISION,
     device: str | torch.device = "auto",
-    precision: Precision = "float32",
+    precision: Precision | Literal["auto"] = "float32",
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Encoder:
-    """Load an ExHuBERT or HuBERT checkpoint as an :class:`Encoder`.
+    """Load an ExHuBERT, HuBERT, wav2vec 2.0 or WavLM checkpoint as an :class:`Encoder`.
 
     Parameters
     ----------
@@ -261,8 +263,8 @@ def load_encoder(
     device
         ``"auto"`` is CUDA where there is one, else the CPU.
     precision
-        ``"float32"`` for parity with the reference; ``"bfloat16"`` is several times faster
-        on hardware that has it.
+        ``"float32"`` for parity with the reference; ``"auto"`` for the fastest that this machine
+        has units for and that stays close to it; or ``"bfloat16"``, ``"float16"``, ``"int8"``.
     cache_dir
         Where the Hub's files are kept; the Hub's own default when None.
     local_files_only

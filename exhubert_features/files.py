@@ -1,26 +1,35 @@
-"""Files that are either whole or not there, and small JSON data that carries its own hash."""
+"""Files that are either whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import functools
+import glob
 import hashlib
 import io
-import json
 import os
 import platform
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedStore, ExHuBERTError, StoreError
+from .errors import MissingDependency, StoreError
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise MissingDependency(
+        "exhubert_features does not run on Windows itself: it has no locks that end with their "
+        "process, and no folder can be synced there, so that a store could be lost",
+        expected="Linux or macOS",
+        remedy="Use it in WSL: `wsl --install`",
+    ) from error
 
 # A temporary of another machine, which no lock tells about, is swept when it is this old. Clocks
 # of machines that share a disk may differ by hours, and a leftover costs nothing but space.
@@ -30,19 +39,36 @@ LEASE_SECONDS = 86_400.0
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _HERE = -100  # AT_FDCWD
 _NO_REPLACE = 1  # RENAME_NOREPLACE
+_EXCHANGE = 2  # RENAME_EXCHANGE
 
 
-def publish(content: bytes | memoryview, final: Path, *, replace: bool = False) -> bool:
+def publish(
+    content: bytes | memoryview, final: Path, *, replace: bool = False, sweeping: bool = True
+) -> bool:
     """Write a file so that no reader, kill or power cut ever meets half of it.
 
     Exclusive temporary beside it, fsync, hard link (first writer wins; with ``replace`` the
     last one does), fsync of the folder.
+
+    Parameters
+    ----------
+    content
+        All of the file.
+    final
+        Its name.
+    replace
+        Take the place of a file of that name.
+    sweeping
+        Delete what killed writers of the same name have left first; for that the whole folder
+        is listed.
 
     Returns
     -------
     bool
         False when another writer published ``final`` first; its content stands.
     """
+    if sweeping:
+        sweep(final.parent, final.name)
     with temporary_file(final) as (descriptor, temporary):
         write_all(descriptor, content)
         os.fsync(descriptor)
@@ -75,33 +101,67 @@ def temporary_file(final: Path) -> Iterator[tuple[int, Path]]:
 
 
 @contextlib.contextmanager
-def temporary_folder(final: Path) -> Iterator[Path]:
+def temporary_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Make a folder beside ``final`` that takes its name once all in it is on the disk.
 
-    What killed writers of ``final`` left behind goes first.
+    What killed writers of ``final`` left behind goes first. With ``replace`` a folder that has
+    the name goes, but no sooner than the new one is there.
 
     Raises
     ------
     OSError
         Whatever the system refuses.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    sweep(final.parent, f"{final.name}.*")
+    make_folder(final.parent)
+    sweep(final.parent, final.name)
     temporary = _temporary_for(final)
     temporary.mkdir()
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         _lock(descriptor)
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.fsync(descriptor)
-        temporary.rename(final)
-        sync_folder(final.parent)
+        name_folder(temporary, final, replace=replace)
     finally:
         os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def name_folder(source: Path, final: Path, *, replace: bool = False) -> None:
+    """Give a finished folder its name, once all that is in it has reached the disk.
+
+    With ``replace``, one that has the name is left under the name of ``source`` for the caller
+    to delete: a power cut meets the old folder or the new one.
+
+    Raises
+    ------
+    OSError
+        Whatever the system refuses.
+    """
+    _sync_tree(source)
+    if replace and final.exists():
+        _exchange(source, final)
+    else:
+        source.rename(final)
+    sync_folder(final.parent)
+
+
+def _exchange(source: Path, target: Path) -> None:
+    """Let two folders swap names."""
+    if _rename(source, target, _EXCHANGE) == 0:
+        return
+    aside = _temporary_for(target)  # here a kill can leave the old folder under this name
+    target.rename(aside)
+    source.rename(target)
+    aside.rename(source)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Make all that is in a folder survive a power cut, and the folder's own list of names."""
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with Path(where, name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(Path(where))
 
 
 def _temporary_for(final: Path) -> Path:
@@ -153,19 +213,32 @@ def _name_first(temporary: Path, final: Path) -> None:
 
 
 def _rename_first(source: Path, target: Path) -> None:
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    code = errno.ENOSYS
-    if rename is not None:
-        if not rename(_HERE, os.fsencode(source), _HERE, os.fsencode(target), _NO_REPLACE):
-            return
-        code = ctypes.get_errno()
+    code = _rename(source, target, _NO_REPLACE)
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         raise StoreError(
             f"the file system of {target} has neither hard links nor exclusive renames: two "
             "writers could take each other's place there",
             remedy="Write to another disk, and copy the result",
         )
-    raise OSError(code, os.strerror(code), str(target))
+    if code:
+        raise OSError(code, os.strerror(code), str(target))
+
+
+def _rename(source: Path, target: Path, flags: int) -> int:
+    """Rename as only Linux can; the error's number, 0 for none."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return errno.ENOSYS
+    failed = rename(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flags)
+    return ctypes.get_errno() if failed else 0
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that their names survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -185,12 +258,22 @@ def write_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path} cannot be written: {error.strerror or error}", remedy=remedy)
 
 
-def sweep(folder: Path, pattern: str = "*") -> None:
-    """Delete temporaries of files and folders whose writers are dead."""
-    for path in folder.glob(f".{pattern}.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # finished, or swept by another
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Delete temporaries whose writers are dead: those of one name, or all in a folder.
+
+    One that cannot be deleted is in nobody's way, and goes with a later sweep.
+    """
+    pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # finished, or swept by another
             if _is_abandoned(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def abandoned_files(final: Path) -> list[Path]:
+    """List what killed writers have left of a file of this name."""
+    paths = final.parent.glob(f".{glob.escape(final.name)}.*.tmp")
+    return [path for path in paths if _is_abandoned(path)]
 
 
 def _is_abandoned(temporary: Path) -> bool:
@@ -256,64 +339,3 @@ def read_regular(path: Path) -> bytes:
     """All bytes of a regular file."""
     with RegularFile(path) as file:
         return file.readall()
-
-
-def canonical(data: Mapping[str, Any]) -> str:
-    """One spelling of JSON data, for hashing and comparing."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def stamped(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON data with its SHA-256 inside, so that one flipped byte shows."""
-    return {**data, "sha256": hashlib.sha256(canonical(data).encode()).hexdigest()}
-
-
-def unstamped(text: bytes | str) -> dict[str, Any]:
-    """Read what :func:`stamped` was given, from its JSON text.
-
-    Raises
-    ------
-    ValueError
-        When the text is no such JSON, or does not match its hash.
-    """
-    try:
-        data = json.loads(text)
-        stamp = data.pop("sha256")
-        matches = stamped(data)["sha256"] == stamp
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("it is no JSON with its hash") from error
-    if not matches:
-        raise ValueError("its hash does not match")
-    return data
-
-
-def write_json(path: Path, data: Mapping[str, Any], *, replace: bool = False) -> bool:
-    """Publish JSON data with its hash; see :func:`publish`."""
-    content = json.dumps(stamped(data), indent=1, ensure_ascii=True).encode()
-    return publish(content, path, replace=replace)
-
-
-def read_json(
-    path: Path,
-    *,
-    error: type[ExHuBERTError] = DamagedStore,
-    remedy: str = "Run `exhubert verify --repair` on the store",
-) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote.
-
-    Parameters
-    ----------
-    path
-        The file.
-    error, remedy
-        What to raise, and to advise, when the content does not match its hash.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be read.
-    """
-    try:
-        return unstamped(read_regular(path))
-    except ValueError as reason:
-        raise error(f"{path} is not what was written: {reason}", remedy=remedy) from reason

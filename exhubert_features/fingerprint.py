@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .errors import UsageError
-from .files import canonical
 from .spec import NUMERICS_VERSION, SAMPLE_RATE, ExtractionSpec, resolve_layers
+from .stamps import canonical
 
 RESAMPLER = "torchaudio sinc_interp_hann width 6 rolloff 0.99"
 
@@ -28,7 +28,7 @@ class ModelIdentity:
     hidden_size: int
     classes: tuple[str, ...]  # empty without a classifier
     precision: str
-    architecture: str  # "exhubert" or "hubert"
+    architecture: str  # "exhubert", "hubert", "wav2vec2" or "wavlm"
     config_sha256: str | None = None  # None: made by version 0.1.0, which did not ask
 
 
@@ -62,6 +62,7 @@ class Fingerprint:
         try:
             parts = dict(data)
             model, spec = (_current_words(parts.pop(name)) for name in ("model", "spec"))
+            spec.setdefault("gapless", False)  # version 0.1.0 had no such windows
             if not isinstance(spec["layers"], tuple):
                 raise TypeError("spec.layers is no list")
             found = cls(model=ModelIdentity(**model), spec=ExtractionSpec(**spec), **parts)
@@ -77,6 +78,8 @@ class Fingerprint:
         data = json.loads(json.dumps(asdict(self)))
         if data["model"]["config_sha256"] is None:
             del data["model"]["config_sha256"]
+        if not data["spec"]["gapless"]:
+            del data["spec"]["gapless"]
         return data
 
     @property
@@ -154,7 +157,7 @@ def _require_types(found: Fingerprint) -> None:
     sizes = (model.num_states, model.hidden_size, found.sample_rate, found.numerics)
     words = (model.weights_sha256, model.precision, model.architecture, found.resampler)
     names = (*model.classes, *words, model.config_sha256 or "")
-    switches = (spec.logits, spec.segments)
+    switches = (spec.logits, spec.segments, spec.gapless)
     if (
         any(type(size) is not int or size < 1 for size in sizes)
         or any(not isinstance(name, str) for name in names)

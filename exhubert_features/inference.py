@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from .checkpoint.weights import state_sha256
 from .errors import AudioError, UsageError
 from .fingerprint import ModelIdentity
 from .model import ExHuBERTNetwork, ModelOutput, OnState
-from .model.config import ExHuBERTConfig, frame_count
+from .model.config import ExHuBERTConfig
+from .model.geometry import FrameGeometry
+from .precision import prepare_model
 from .spec import (
     CARD_SAMPLES,
     DEFAULT_PREPROCESS,
@@ -28,12 +30,6 @@ from .spec import (
     Preprocess,
 )
 from .waveforms import Waveforms, prepare_batch, split_waveforms
-
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class EncoderOutput:
         return self.logits.softmax(dim=-1)
 
 
-class Inference:
+class Inference(FrameGeometry):
     """A loaded model on its device and in its precision, strict about what it takes.
 
     :class:`exhubert_features.Encoder` derives from it and takes what users have: files, folders,
@@ -73,16 +69,16 @@ class Inference:
     Parameters
     ----------
     model
-        The model; it is moved to ``device`` and ``precision`` and put into eval mode.
+        The model; it is made ready for ``device`` and ``precision``, in place.
     checkpoint
         The files it came from, for provenance; None for a model made in memory.
     device
         A torch device, or ``"auto"``: CUDA where there is one, else the CPU.
     precision
-        Of weights and activations.
+        ``"float32"`` for parity with the reference, ``"bfloat16"``, ``"float16"``, or on a CPU
+        ``"int8"``; ``"auto"`` is float32 unless the machine has units for something faster that
+        keeps the model's states. The attribute ``precision`` tells what is used.
     """
-
-    sample_rate = SAMPLE_RATE
 
     def __init__(
         self,
@@ -90,23 +86,24 @@ class Inference:
         *,
         checkpoint: Checkpoint | None = None,
         device: str | torch.device = "auto",
-        precision: Precision = "float32",
+        precision: Precision | Literal["auto"] = "float32",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision is {precision!r}", expected=", ".join(PRECISIONS))
-        self.device = _choose_device(device)
-        self.precision = precision
+        self.device = choose_device(device)
         self.checkpoint = checkpoint
         if checkpoint is None:
             self._memory_hash = state_sha256(model.state_dict())
-        self.model = model.eval().requires_grad_(False)
-        self.model.detect_identity_gates()
-        self.model.to(self.device, PRECISIONS[precision])
+        self.model = model
+        self.precision: Precision = prepare_model(model, self.device, precision)
 
     @property
     def config(self) -> ExHuBERTConfig:
         """The model's sizes and switches."""
         return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of waveforms and states; on a CPU float32 also in bfloat16 and int8."""
+        return self.model.hubert.masked_spec_embed.dtype
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,7 +128,7 @@ class Inference:
         return ModelIdentity(
             weights_sha256=digest,
             config_sha256=self.config.sha256,
-            architecture="exhubert" if self.config.gated else "hubert",
+            architecture="exhubert" if self.config.gated else self.config.family,
             num_states=self.num_states,
             hidden_size=self.hidden_size,
             classes=self.classes,
@@ -145,9 +142,9 @@ class Inference:
             return {"source": "memory", "revision": None}
         return {"source": self.checkpoint.source, "revision": self.checkpoint.revision}
 
-    def frame_count(self, samples: int) -> int:
-        """Frames that a clip of so many samples has."""
-        return frame_count(samples, self.config)
+    def resolve_preprocess(self, preprocess: Preprocess) -> Preprocess:
+        """Tell what a way to prepare audio comes to: ``"card"`` is each model's own."""
+        return self.config.card if preprocess == "card" else preprocess
 
     @torch.no_grad()
     def __call__(
@@ -174,9 +171,11 @@ class Inference:
             None: all hidden states; a number: the one of that id; a list: these ids. Without
             ``logits``, layers above the deepest one asked for do not run.
         preprocess
-            ``"card"``: as the released model's card does, zero-padded to 3 s, normalised with
-            the padding, unmasked. ``"masked"``: each clip is normalised over its own samples and
-            padding is masked. ``"none"``: the clips are normalised already.
+            ``"card"``: as the model's card does. That of the released model, zero-padded to 3 s,
+            normalised with the padding, unmasked, counts for every HuBERT; wav2vec 2.0 and WavLM
+            have ``"masked"`` or ``"none"``, as their ``preprocessor_config.json`` says.
+            ``"masked"``: each clip is normalised over its own samples and padding is masked.
+            ``"none"``: clips are taken as they are and padding is masked.
         truncate
             With ``"card"``: cut clips to 3 s; else longer clips are taken whole.
         logits
@@ -204,6 +203,7 @@ class Inference:
         if together is None:
             together = self.device.type != "cpu" or self.precision != "float32"
         clips = split_waveforms(waveforms, lengths)
+        preprocess = self.resolve_preprocess(preprocess)
         batch, seen = prepare_batch(clips, preprocess, truncate=truncate)
         rows = list(range(len(clips)))
         outputs = [
@@ -252,7 +252,7 @@ class Inference:
         Logits (B, C) in float32, or None without a classifier.
         """
         clips = [torch.from_numpy(wave) for wave in waves]
-        batch, seen = prepare_batch(clips, preprocess, truncate=False)
+        batch, seen = prepare_batch(clips, self.resolve_preprocess(preprocess), truncate=False)
         output = self._forward(
             batch, seen, list(range(len(clips))), layers=layers, logits=logits, on_state=on_state
         )
@@ -272,7 +272,7 @@ class Inference:
         lengths = [seen[row] for row in rows]
         with _own_precision(self.device, self.precision):
             return self.model(
-                batch[rows, : max(lengths)].to(self.device, PRECISIONS[self.precision]),
+                batch[rows, : max(lengths)].to(self.device, self.dtype),
                 torch.tensor(lengths, device=self.device) if len(set(lengths)) > 1 else None,
                 layers=layers,
                 logits=logits,
@@ -289,7 +289,7 @@ def _join_rows(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def _choose_device(device: str | torch.device) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"``; refuse CUDA where there is none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -111,7 +111,7 @@ def predict(
     classes = extraction.encoder.classes if head is None else head.config.classes
     # Without the features: frames of many clips would fill the memory.
     light = [(_without_arrays(row), found) for row, found in scored]
-    return _table(light, classes, "" if head is None else head.config.target)
+    return _table(light, classes, () if head is None else head.config.targets)
 
 
 def _by_classifier(extraction: Extraction, progress: bool) -> Iterator[Scored]:
@@ -156,10 +156,12 @@ def class_columns(classes: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"class_{name}" if name in COMMON else name for name in classes)
 
 
-def _table(scored: list[Scored], classes: tuple[str, ...], target: str) -> pd.DataFrame:
+def _table(
+    scored: list[Scored], classes: tuple[str, ...], targets: tuple[str, ...]
+) -> pd.DataFrame:
     """Build the table that :meth:`exhubert_features.Encoder.predict` returns."""
     rows = [row for row, _ in scored]
-    names = class_columns(classes) or (target,)
+    names = class_columns(classes) or targets
     nothing = np.full(len(names), np.nan)
     scores = np.array([nothing if found is None else found for _, found in scored], np.float64)
     columns: dict[str, Any] = dict(zip(names, scores.reshape(-1, len(names)).T, strict=True))

@@ -45,8 +45,9 @@ class ClipFeatures:
     """One row of features: a whole clip or, with ``--segments``, one window of it.
 
     ``pooled`` is (L, P, D): stored layers, pools, width. ``logits`` is (C,) or None,
-    ``frames`` is (F, T, D), the frame layers asked for, or None. ``id`` is the clip's id, or
-    ``<clip>#0003`` for window 3 of it; ``clip_id`` is always the clip's.
+    ``frames`` is (F, T, D), the frame layers asked for, or None, and ``frame_times`` (T,) when
+    they are: seconds inside the file, the middle of what each frame hears. ``id`` is the clip's
+    id, or ``<clip>#0003`` for window 3 of it; ``clip_id`` is always the clip's.
     """
 
     id: str
@@ -59,6 +60,7 @@ class ClipFeatures:
     pooled: np.ndarray
     logits: np.ndarray | None = None
     frames: np.ndarray | None = None
+    frame_times: np.ndarray | None = None
     warnings: tuple[str, ...] = ()  # for example "silent"
     meta: Mapping[str, str] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import UsageError
 
@@ -77,8 +77,9 @@ def arousal_and_valence(probabilities: Mapping[str, Any]) -> dict[str, Any]:
 NUMERICS_VERSION = 1
 
 Preprocess = Literal["card", "masked", "none"]
+PREPROCESS_WORDS = "'card', 'masked' or 'none'"
 DEFAULT_PREPROCESS: Preprocess = "card"  # what the released model was trained on
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Layers = int | Sequence[int] | None
 POOLS = ("mean", "std", "max")
 
@@ -97,16 +98,21 @@ class ExtractionSpec:
     segments: bool = False  # one row per window instead of one per clip
     dtype: Literal["float16", "float32"] = "float16"  # half the bytes, error under 5e-4
     channel: int | None = None  # None: the mean of all channels
+    # Frames of a long clip one stride apart throughout, over the borders of windows too. None:
+    # where frames are kept. Means alone lose nothing at borders, and keep their earlier numbers.
+    gapless: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.gapless is None:
+            object.__setattr__(self, "gapless", bool(self.frame_layers) and not self.segments)
         unknown = [name for name in self.pools if name not in POOLS]
         if unknown or not self.pools or len(set(self.pools)) != len(self.pools):
             raise UsageError(
                 f"pools is {','.join(self.pools) or 'empty'}",
                 expected=f"distinct names out of {', '.join(POOLS)}",
             )
-        if self.preprocess not in ("card", "masked"):
-            raise UsageError(f"preprocess is {self.preprocess!r}", expected="'card' or 'masked'")
+        if self.preprocess not in get_args(Preprocess):
+            raise UsageError(f"preprocess is {self.preprocess!r}", expected=PREPROCESS_WORDS)
         if self.dtype not in ("float16", "float32"):
             raise UsageError(f"dtype is {self.dtype!r}", expected="'float16' or 'float32'")
         if not MINIMUM_SAMPLES <= self.window * SAMPLE_RATE < float("inf"):

@@ -9,6 +9,7 @@ breath from there, as acted speech does, and every take scatters around it.
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import soundfile
 from scipy.signal import butter, sosfilt
 
 from .errors import UsageError
+from .files import publish
 from .spec import SAMPLE_RATE
 
 _STEP = 80  # samples between control points: 5 ms, shorter than any articulation
@@ -145,9 +147,10 @@ def write_corpus(
                 waveform = synthesise(voice, acted, sentence=sentence, seed=take)
                 soundfile.write(directory / file, waveform, SAMPLE_RATE, subtype="PCM_16")
                 rows.append((file, file.removesuffix(".wav"), speaker, emotion))
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("file", "id", "speaker", "emotion"), *rows])
     manifest = directory / "manifest.csv"
-    with manifest.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("file", "id", "speaker", "emotion"), *rows])
+    publish(table.getvalue().encode(), manifest, replace=True)
     return manifest
 
 

@@ -13,18 +13,33 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
 ID_COLUMNS = ("id", "clip_id")
 FILE_COLUMNS = ("file", "wav", "path", "audio")  # ours and audformat's, then others'
 POSITION_COLUMNS = ("start", "end", "stop")
 _KNOWN = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SAVE = "Save it as UTF-8"
+_LONGEST_NUMBER = 300  # digits; Python refuses to read a number of more than some thousand
+# NUL, and halves of characters, which no file could hold. Those that stand for bytes which are
+# no UTF-8 are part of some names of files.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# Control characters, those that turn the writing direction or end lines unseen, half characters.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    "\ud800-\udfff]"
+)
+_NO_NAME = re.compile("[\0\r\n\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +106,39 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def harmless(text: str) -> str:
+    """Give text with escapes for what a terminal would obey, and for what nobody would see.
+
+    Examples
+    --------
+    >>> harmless("caf\u00e9 \x1b[2J \u202e")
+    'caf\xe9 \\\\x1b[2J \\\\u202e'
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put a quote before what a spreadsheet would take for a formula and carry out.
+
+    Parameters
+    ----------
+    frame
+        A table whose cells and names of columns come out of files.
+
+    Returns
+    -------
+    The same as a new table, numbers untouched.
+    """
+
+    def quoted(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    changed = {name: map(quoted, frame[name]) for name in frame.select_dtypes(exclude="number")}
+    return frame.assign(**{name: list(cells) for name, cells in changed.items()}).rename(
+        columns=quoted
+    )
+
+
 def first_of(columns: Iterable[str], cells: Mapping[str, str]) -> str:
     """Return the first of some columns that holds anything; empty where none does."""
     return next((cells[name] for name in columns if cells.get(name)), "")
@@ -101,41 +149,68 @@ def _read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    encoding = next(
-        (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8"
-    )
+    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))
+    encoding = next(marks, "utf-8")
+    if content[:4].count(0) > (encoding == "utf-16"):  # whose first letter may have half of one
+        raise UsageError(f"{path} looks like UTF-16 without its mark, or like UTF-32", remedy=_SAVE)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         place = f"byte {content[error.start]:#04x} in line {content.count(10, 0, error.start) + 1}"
         raise UsageError(
             f"{path} is not {encoding.upper()} text: {place}",
-            remedy="Save it as UTF-8",
+            remedy=_SAVE,
         ) from error
 
 
 def _separated(text: str, path: Path) -> Table:
     """Read a table whose cells are separated by what its header is separated by."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, path))
-    try:
-        header = next(reader, [])
-        columns = _column_names(header, path)
-        rows = [_row(cells, columns, f"line {reader.line_num}") for cells in reader if any(cells)]
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
+    records = _records(text, path)
+    _, header, fault = next(records, ("", [], ""))
+    if fault:
+        raise UsageError(f"{path}, header: {fault}")
+    columns = _column_names(header, path)
+    rows = [_row(cells, columns, place, fault) for place, cells, fault in records]
     return Table(path=path, columns=columns, rows=tuple(rows))
+
+
+def _records(text: str, path: Path) -> Iterator[tuple[str, list[str], str]]:
+    """Give the header and the rows that hold anything: place, cells and fault of each."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=_delimiter(text, path), strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if reader.line_num > first or "end of data" in str(error):
+                raise UsageError(
+                    f"{path}: the quotes that open in line {first} are not closed there ({error})",
+                    remedy='Close them; quotes inside quoted cells are written twice: ""',
+                ) from error
+            yield f"line {first}", [], str(error)
+        else:
+            last = reader.line_num
+            place = f"line {first}" if last == first else f"lines {first} to {last}"
+            if first == 1 or any(cells):
+                yield place, cells, ""
 
 
 def _delimiter(text: str, path: Path) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
-    header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])  # a comma inside quotes is a letter
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    header = re.sub(r'"[^"]*"', "", header)  # a comma inside quotes is a letter
     return max(",;\t", key=header.count)
 
 
 def _column_names(header: Iterable[str], path: Path) -> tuple[str, ...]:
     """``ID``, ``Start`` and the like in lower case; other columns keep their names."""
-    names = [clean(name) for name in header]
+    names = [clean(name.lstrip("\ufeff")) for name in header]  # a second mark, of a second tool
+    if broken := [name for name in names if _NO_TEXT.search(name)]:
+        raise UsageError(f"{path} has a column named {broken[0]!r}", expected="text")
     names = [name.lower() if name.lower() in _KNOWN else name for name in names]
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
@@ -143,12 +218,22 @@ def _column_names(header: Iterable[str], path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _row(cells: list[str], columns: tuple[str, ...], place: str) -> TableRow:
+def _row(cells: list[str], columns: tuple[str, ...], place: str, fault: str) -> TableRow:
     named = zip(columns, cells, strict=False)
-    row = TableRow(place=place, cells={name: _cell(name, value) for name, value in named if name})
-    if len(cells) == len(columns):
-        return row
-    return replace(row, fault=f"{len(cells)} cells under a header of {len(columns)} columns")
+    found = {name: _cell(name, value) for name, value in named if name}
+    if not fault and len(cells) != len(columns):
+        fault = f"{len(cells)} cells under a header of {len(columns)} columns"
+    return TableRow(place=place, cells=found, fault=fault or fault_in(found))
+
+
+def fault_in(cells: Mapping[str, str]) -> str:
+    """Say which cell cannot be used: what is in it is no text, or no name of a file."""
+    for name, value in cells.items():
+        named = name in FILE_COLUMNS
+        if found := (_NO_NAME if named else _NO_TEXT).search(value):
+            kind = "a name of a file" if named else "text"
+            return f"the column {name!r} holds {found[0]!r}, which cannot be part of {kind}"
+    return ""
 
 
 def _cell(column: str, value: str) -> str:
@@ -158,8 +243,10 @@ def _cell(column: str, value: str) -> str:
 
 def _json_rows(text: str, path: Path) -> Iterator[TableRow]:
     try:
-        data = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        data = json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole)
+    except RecursionError as error:
+        raise UsageError(f"{path} is JSON nested too deeply", expected="a table") from error
+    except ValueError as error:
         raise UsageError(f"{path} is not JSON that can be used: {error}") from error
     if isinstance(data, dict) and all(isinstance(row, dict) for row in data.values()):
         items = [
@@ -177,12 +264,17 @@ def _json_rows(text: str, path: Path) -> Iterator[TableRow]:
             expected='a list of objects, or {"clip id": {"column": "value", ...}, ...}',
         )
     for place, row in items:
-        names = _column_names(row, path)
-        cells = dict(zip(names, row.values(), strict=True))
-        yield TableRow(
-            place=place,
-            cells={name: _cell(name, _text(value)) for name, value in _unfold(cells).items()},
-        )
+        named = _unfold(dict(zip(_column_names(row, path), row.values(), strict=True)))
+        try:
+            cells = {name: _cell(name, _text(value)) for name, value in named.items()}
+        except RecursionError:
+            yield TableRow(place=place, cells={}, fault="it is nested too deeply")
+        else:
+            yield TableRow(place=place, cells=cells, fault=fault_in(cells))
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else digits
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from .errors import AudioError, UsageError
-from .spec import CARD_SAMPLES, MINIMUM_SAMPLES, SAMPLE_RATE, Preprocess
+from .spec import CARD_SAMPLES, MINIMUM_SAMPLES, PREPROCESS_WORDS, SAMPLE_RATE, Preprocess
 
 Waveform = np.ndarray | Tensor
 Waveforms = Waveform | Sequence[Waveform]
 
 
 def split_waveforms(
-    waveforms: Waveforms, lengths: Sequence[int] | Tensor | None, *, minimum: int = MINIMUM_SAMPLES
+    waveforms: Waveforms,
+    lengths: Sequence[int] | Tensor | None,
+    *,
+    minimum: int = MINIMUM_SAMPLES,
+    names: Sequence[str] | None = None,
 ) -> list[Tensor]:
     """Take clips apart and check each one.
 
@@ -29,6 +33,8 @@ def split_waveforms(
         (B,) samples of each clip, or None: all of it.
     minimum
         The fewest samples that give a frame.
+    names
+        Of the clips, for errors; None: their places in the batch alone.
 
     Returns
     -------
@@ -46,7 +52,8 @@ def split_waveforms(
     if counts is not None:
         clips = [clip[:count] for clip, count in zip(clips, counts, strict=True)]
     for index, clip in enumerate(clips):
-        _check_samples(index, clip, minimum)
+        called = f"clip {index}" if names is None else f"clip {index} of its batch, {names[index]},"
+        _check_samples(called, clip, minimum)
     return clips
 
 
@@ -99,17 +106,17 @@ def _check_clip(index: int, row: Waveform) -> Tensor:
     return clip.to(torch.float32)
 
 
-def _check_samples(index: int, clip: Tensor, minimum: int) -> None:
+def _check_samples(called: str, clip: Tensor, minimum: int) -> None:
     if len(clip) < minimum:
         raise AudioError(
-            f"clip {index} has {len(clip)} samples",
+            f"{called} has {len(clip)} samples",
             expected=f"at least {minimum} (one frame) at {SAMPLE_RATE} Hz",
             remedy="Leave the clip out or join it with its neighbour",
         )
     if not bool(torch.isfinite(clip).all()):
         where = int((~torch.isfinite(clip)).nonzero()[0])
         raise AudioError(
-            f"clip {index} has {float(clip[where])} at sample {where}",
+            f"{called} has {float(clip[where])} at sample {where}",
             expected="finite samples",
             remedy="Repair or leave out the clip",
         )
@@ -118,7 +125,7 @@ def _check_samples(index: int, clip: Tensor, minimum: int) -> None:
 def check_preprocess(preprocess: str) -> None:
     """Refuse a mode that does not exist."""
     if preprocess not in get_args(Preprocess):
-        raise UsageError(f"preprocess is {preprocess!r}", expected="'card', 'masked' or 'none'")
+        raise UsageError(f"preprocess is {preprocess!r}", expected=PREPROCESS_WORDS)
 
 
 def _normalise(clip: Tensor) -> Tensor:

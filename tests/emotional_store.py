@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,14 @@ def write_emotional_store(
     frame_layers: tuple[int, ...] = (),
     preprocess: str = "card",
     source: str = "here",
+    audio: str = "",
+    corpus: str = "",
+    spec: ExtractionSpec | None = None,
 ) -> FeatureStore:
     """``speakers`` × ``clips`` rows with meta columns emotion, arousal, speaker; one failure.
 
-    What an emotion looks like is the same for every seed: stores differ as corpora do.
+    What an emotion looks like is the same for every seed: stores differ as corpora do. Ids are of
+    the seed, so that two stores of one seed have the same; ``audio`` makes their audio differ.
     """
     model = ModelIdentity(
         weights_sha256="a" * 64,
@@ -41,8 +46,9 @@ def write_emotional_store(
         classes=("x", "y"),
         precision="float32",
     )
-    spec = ExtractionSpec(frame_layers=frame_layers, preprocess=preprocess)  # type: ignore[arg-type]
-    rows = _Rows(_rows(speakers, clips, seed, len(frame_layers)))
+    spec = spec or ExtractionSpec(frame_layers=frame_layers, preprocess=preprocess)  # type: ignore[arg-type]
+    made = _rows(speakers, clips, seed, len(frame_layers))
+    rows = _Rows(_of_corpus(row, audio, corpus, spec) for row in made)
     rows.provenance = {"source": source}
     return FeatureStore.write(path, rows, fingerprint=Fingerprint(model=model, spec=spec))
 
@@ -51,6 +57,18 @@ class _Rows(list):
     """Rows that say where their model lay, as an extraction does."""
 
     provenance: dict[str, str]
+
+
+def _of_corpus(
+    row: ClipFeatures | ClipFailure, audio: str, corpus: str, spec: ExtractionSpec
+) -> ClipFeatures | ClipFailure:
+    """The row with other audio, its corpus among its columns, and the layers asked for."""
+    if isinstance(row, ClipFailure):
+        return row
+    digest = hashlib.sha256(f"{audio}{row.id}".encode()).hexdigest()
+    meta = {**row.meta, "corpus": corpus} if corpus else row.meta
+    pooled = row.pooled if spec.layers is None else row.pooled[list(spec.layers)]
+    return replace(row, audio_sha256=digest, meta=meta, pooled=pooled)
 
 
 def labels_of(store: FeatureStore, target: str = "emotion") -> Labels:

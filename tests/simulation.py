@@ -9,22 +9,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
+import torch
 
+from exhubert_features.evaluation import Labels
 from exhubert_features.evaluation.comparison import compare
 from exhubert_features.evaluation.intervals import (
     classification_figures,
     regression_figures,
     retraining_share,
+    several_figures,
 )
+from exhubert_features.evaluation.jackknife import moment_units
 from exhubert_features.evaluation.metrics import (
     CLASSIFICATION,
     REGRESSION,
+    SEVERAL,
     class_recalls,
+    concordance,
+    mean_concordance,
     moments,
     unweighted_average_recall,
 )
+from exhubert_features.evaluation.splits import make_protocol
+from exhubert_features.heads import HeadConfig, fitting
+from exhubert_features.heads.features import Batch
+from exhubert_features.heads.options import FitOptions
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 BASE = np.array([0.6, 0.9, 1.2, 0.3])  # log odds of each class's recall
@@ -144,6 +156,31 @@ def value_coverage(groups: int, repeats: int) -> dict[str, tuple[float, float]]:
     return {name: tuple(shares / repeats) for name, shares in held.items()}
 
 
+def several_of(random: np.random.Generator, groups: int) -> Clips:
+    """Three ratings of each clip (N, 3) that go together; of a third the last one is unknown."""
+    parts = [values_of(random, groups) for _ in range(3)]
+    shared = parts[0][0]
+    truth = np.stack([0.6 * shared + 0.8 * part[0] for part in parts], axis=1)
+    guess = np.stack([part[1] + 0.3 * shared for part in parts], axis=1)
+    truth[::3, 2] = np.nan
+    return truth, guess, parts[0][2]
+
+
+def several_coverage(groups: int, repeats: int) -> tuple[float, float]:
+    """The same for the mean CCC of three targets."""
+    random = np.random.default_rng(groups)
+    truth, guess, _ = several_of(random, 50_000)
+    target = mean_concordance(truth, guess)
+    held = np.zeros(2)
+    for _ in range(repeats):
+        truth, guess, names = several_of(random, groups)
+        found = several_figures(truth, guess, groups=names, targets=("a", "b", "c"))["mean_ccc"]
+        sums = moment_units(truth, guess[None], names).sums[:, 0]
+        drawn = SEVERAL["mean_ccc"](bootstrap(random, sums))
+        held += _old(drawn, target), found.low <= target <= found.high
+    return tuple(held / repeats)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """A ridge classifier trained and tested in folds over speakers, on data drawn anew."""
@@ -186,6 +223,65 @@ def cross_validated(
         predicted[:, held] = (inputs[:, held] @ weights[:, None]).argmax(axis=-1)
     hot = np.eye(count, dtype=int)[predicted]
     return hot.reshape(repeats, groups, count, size, count).sum(axis=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matrix:
+    """Features (N, D) as a head takes them, without a store around them."""
+
+    matrix: torch.Tensor
+    config: HeadConfig
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return Batch(self.matrix[torch.from_numpy(rows)][:, None, None], None)
+
+    def batches(self, rows: np.ndarray) -> list[Batch]:
+        return [self.batch(rows)]
+
+
+def ratings(
+    random: np.random.Generator, correlation: float, groups: int, *, clips: int = 15, width: int = 8
+) -> tuple[_Matrix, Labels]:
+    """Clips whose features, could a map of them be known, would correlate so with a rating."""
+    features = random.normal(size=(groups, clips, width))
+    told = features @ np.full(width, width**-0.5)
+    voices = random.normal(0, 0.5, (groups, 1))  # of the rest, a quarter is the speaker's
+    rest = voices + random.normal(0, 0.75**0.5, told.shape)
+    values = (correlation * told + (1 - correlation**2) ** 0.5 * rest).ravel()
+    everyone = np.arange(groups * clips)
+    labels = Labels(
+        target="arousal", task="regression", classes=(), rows=everyone, ids=everyone.astype(str),
+        clips=everyone, values=values, groups=np.arange(groups).repeat(clips), group="speaker",
+    )  # fmt: skip
+    config = HeadConfig(
+        kind="discriminant", target="arousal", classes=(), layers=(0,), pools=("mean",), width=width
+    )
+    return _Matrix(
+        matrix=torch.from_numpy(features.reshape(-1, width)).float(), config=config
+    ), labels
+
+
+def _unstretched(outputs: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones(truth.shape[1]), outputs
+
+
+def stretching(correlation: float, groups: int, repeats: int) -> tuple[float, ...]:
+    """Mean CCC of ridge heads trained in nested folds: as they come, stretched, gain, its error."""
+    random = np.random.default_rng(groups)
+    scores = np.empty((repeats, 2))
+    for repeat in range(repeats):
+        features, labels = ratings(random, correlation, groups)
+        protocol = make_protocol(labels)
+        for column, stretch in enumerate((_unstretched, fitting.stretched)):
+            outputs = np.empty((len(labels), 1))
+            with patch.object(fitting, "stretched", stretch):
+                for fold in protocol.folds:
+                    setting = fitting.choose(features, labels, fold, FitOptions()).setting
+                    head = fitting.fit(features, labels, fold.train, setting, FitOptions())
+                    outputs[fold.test] = fitting.outputs_of(head, features, fold.test)
+            scores[repeat, column] = concordance(labels.values, outputs[:, 0])
+    gain = scores[:, 1] - scores[:, 0]
+    return (*scores.mean(axis=0), gain.mean(), gain.std(ddof=1) / repeats**0.5)
 
 
 def _share_trained_anew(pipeline: Pipeline, groups: int) -> float:
@@ -302,6 +398,8 @@ def print_fixed(repeats: int) -> None:
         for name, shares in value_coverage(groups, repeats).items()
     ]
     _print("Coverage, fixed predictions: regression", ("before", "after"), rows)
+    rows = [(f"G={groups} mean_ccc", several_coverage(groups, repeats)) for groups in (*GROUPS, 50)]
+    _print("Coverage, fixed predictions: three targets", ("before", "after"), rows)
 
 
 def print_rare(repeats: int) -> None:
@@ -337,11 +435,22 @@ def print_paired(repeats: int) -> None:
     _print("p <= .05, the first better (power)", heads, rows)
 
 
+def print_stretching(repeats: int) -> None:
+    """What stretching held-out values to the truth's spread does to the CCC."""
+    rows = [
+        (f"r={correlation} G={groups}", stretching(correlation, groups, repeats))
+        for correlation in (0.0, 0.3, 0.5, 0.7)
+        for groups in GROUPS
+    ]
+    _print("CCC of ridge heads", ("plain", "stretched", "gain", "its error"), rows)
+
+
 TABLES = {
     "fixed": print_fixed,
     "rare": print_rare,
     "pipeline": print_pipeline,
     "paired": print_paired,
+    "stretching": print_stretching,
 }
 
 

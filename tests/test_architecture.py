@@ -27,17 +27,22 @@ FUNCTION_LINES = 60  # besides the docstring
 LONG_FUNCTION, LONG_SHARE = 30, 0.05  # at most one function in twenty is longer than that
 MEDIAN_LINES = 12
 
-HOSTS = {"speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface", "ray"}
+HOSTS = {
+    *("speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"),
+    *("espnet2", "nkululeko", "datasets", "mteb", "onnx", "onnxruntime", "onnxscript", "opensmile"),
+    "ray",
+}
 HOST_UNITS = {"speechbrain", "integrations", "cluster"}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
     {"files", "records", "spec", "suffixes", "tables"},
-    {"fingerprint"},
+    {"stamps"},
+    {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
-    {"checkpoint", "dataset", "evaluation"},
-    {"heads", "inference"},
+    {"checkpoint", "dataset", "evaluation", "precision"},
+    {"heads", "inference", "trainable"},
     {"extraction"},
     {"prediction"},
     {"encoder"},
@@ -47,14 +52,19 @@ TIERS = (
 )
 # Two sides that meet only above them: heads are trained on a store without an encoder at hand
 # that could silently make features again.
-ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "waveforms"}
+ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
     *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *("frames", "stamps", "suffixes", "windows"),
     *("corpora", "evaluation", "report"),
 }
 # Names that stand more than once on purpose: what is looked up in every file of a folder.
-EACH_HAS = {"cli/": {"add_arguments", "run"}, "corpora/known/": {"describe", "load"}}
+EACH_HAS = {
+    "cli/": {"add_arguments", "run"},
+    "corpora/known/": {"describe", "load"},
+    "integrations/": {"register", "Exhubert"},  # nkululeko finds the class by the name of its type
+}
 
 
 def own_imports(source: Source, modules: Modules) -> Iterator[str]:

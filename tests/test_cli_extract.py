@@ -342,3 +342,22 @@ def test_bench_extract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["clips"] == 5
     assert found["whole_seconds"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_logits_no_layer_runs_in_vain(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exhubert_features.model.layers import EncoderLayer
+
+    ran: list[int] = []
+    forward = EncoderLayer.forward
+    monkeypatch.setattr(
+        EncoderLayer, "forward", lambda self, *inputs: ran.append(1) or forward(self, *inputs)
+    )
+    soundfile.write(tmp_path / "clip.wav", np.full(8_000, 0.1, np.float32), 16_000)
+    command = ["extract", str(tmp_path / "clip.wav"), f"--model={small_checkpoint}", "--layers=0-1"]
+    for name, options, layers in (("all", [], 4), ("lowest", ["--no-logits"], 1)):
+        ran.clear()
+        assert main([*command, "-o", str(tmp_path / name), "--device=cpu", *options]) == 0
+        assert len(ran) == layers
+        assert FeatureStore(tmp_path / name).fingerprint.has_logits is not bool(options)

@@ -42,6 +42,7 @@ def test_probe_writes_a_report(
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "UAR" in printed and "layers chosen: 3 in 5 folds" in printed
+    assert "72 clips. Chance is 0.333." in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["uar"] > 0.8
     assert len(report["layer_curve"]["layers"]) == 5
@@ -148,6 +149,32 @@ def test_random_splits_need_no_speakers_and_are_called_out(
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert any(warning.startswith("Random split") for warning in warnings)
     assert any("No speakers were given" in warning for warning in warnings)
+
+
+def test_sessions_for_folds_and_speakers_by_themselves(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with IEMOCAP: the table has sessions and no speakers, which the store knows."""
+    opened = FeatureStore(store)
+    rows = [opened[name] for name in opened.ids]
+    table = tmp_path / "labels.csv"
+    session = [f"Ses0{int(row.meta['speaker'][1]) // 2}" for row in rows]
+    lines = [
+        f"{row.id},{row.meta['emotion']},{own}" for row, own in zip(rows, session, strict=True)
+    ]
+    table.write_text("\n".join(["id,mood,session", *lines]))
+    command = ["probe", str(store), "--labels", str(table), "--target", "mood", "--layers", "3"]
+    command += ["--fold-column", "session", "--group", "speaker", "-o", str(tmp_path)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "The 4 folds were given by column session." in printed
+    assert "no column speaker: taken from the store's own" in printed
+    folds = json.loads((tmp_path / "report.json").read_text())["folds"]
+    assert [fold["test_groups"] for fold in folds] == [[f"s{n}", f"s{n + 1}"] for n in (0, 2, 4, 6)]
+    lines[0] = lines[0].replace("Ses00", "Ses03")  # s0 in two sessions
+    table.write_text("\n".join(["id,mood,session", *lines]))
+    assert main(command) == 1
+    assert "1 groups stand on both sides of Ses00 (s0)" in capsys.readouterr().err
 
 
 def test_speakers_as_official_folds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -14,11 +15,13 @@ import pytest
 import torch
 from checkpoint_files import rewrite
 
-from exhubert_features.checkpoint import load_model, write_random_checkpoint
+from exhubert_features.checkpoint import Checkpoint, load_model, write_random_checkpoint
+from exhubert_features.checkpoint.card import model_card
 from exhubert_features.checkpoint.convert import convert
 from exhubert_features.cli import main
 from exhubert_features.errors import CheckpointError, UsageError
-from exhubert_features.spec import CLASSES
+from exhubert_features.model.config import ExHuBERTConfig
+from exhubert_features.spec import CLASSES, DEFAULT_SOURCE
 
 
 @torch.no_grad()
@@ -119,9 +122,11 @@ def deadly(function):
 
 safetensors.torch.save_file = deadly(safetensors.torch.save_file)
 saving._write_json = deadly(saving._write_json)
-saving.os.fsync = deadly(saving.os.fsync)
-saving.Path.rename = deadly(saving.Path.rename)
-for step in range(1, 9):
+os.fsync = deadly(os.fsync)
+Path.rename = deadly(Path.rename)
+code, step = 9, 0
+while code == 9:
+    step += 1
     destination = Path(sys.argv[2], str(step), "converted")
     child = os.fork()
     if child == 0:
@@ -136,12 +141,17 @@ for step in range(1, 9):
 
 @pytest.mark.slow
 def test_a_kill_leaves_all_or_nothing(small_checkpoint: Path, tmp_path: Path) -> None:
-    """Before the weights, each config, each fsync and the rename; the 8th is never reached."""
+    """Before the weights, each config, each fsync and the naming of the folder."""
     command = [sys.executable, "-c", KILLED, str(small_checkpoint), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
-    expected = [f"{step} 9 False" for step in range(1, 8)] + ["8 0 True"]
-    assert result.stdout.splitlines() == expected, result.stderr
-    load_model(tmp_path / "8" / "converted")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert len(lines) > 8, result.stderr
+    assert [code for _, code, _ in lines] == ["9"] * (len(lines) - 1) + ["0"], result.stderr
+    there = [step for step, _, exists in lines if exists == "True"]
+    # Killed when only the folder above is left to flush, it has its name; and then it is whole.
+    assert there == [step for step, _, _ in lines][-2:]
+    for step in there:
+        load_model(tmp_path / step / "converted")
 
 
 @torch.no_grad()
@@ -184,3 +194,34 @@ def test_command(
     assert main([*arguments, "--labels", "a,,b"]) == 2
     assert main(["convert", str(tmp_path / "absent"), str(tmp_path / "other")]) == 1
     assert not (tmp_path / "other").exists()
+
+
+def test_the_model_card(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Licence, citation and the import that is needed; its own code runs."""
+    copied = Path(shutil.copytree(tiny_checkpoint, tmp_path / "amiriparian"))
+    (copied / "README.md").write_text("---\nlanguage: en\nlicense: cc-by-nc-sa-4.0\n---\n# A card")
+    convert(copied, tmp_path / "this folder")
+    card = (tmp_path / "this folder" / "README.md").read_text(encoding="utf-8")
+    front = card.split("---\n")[1]
+    assert "license: cc-by-nc-sa-4.0\n" in front and "pipeline_tag: audio-classification" in front
+    assert "import exhubert_features.integrations.transformers" in card
+    assert "10.21437/Interspeech.2024-280" in card and "research use only" in card
+    assert "low-negative, low-neutral" in card
+    code = card.split("```python\n")[1].split("```")[0].replace('classify("speech.wav")', "")
+    compile(code, "card", "exec")
+
+    unknown = Path(shutil.copytree(tiny_checkpoint, tmp_path / "somebodys"))
+    convert(unknown, tmp_path / "other")
+    card = (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+    assert "license:" not in card
+    assert f"The weights keep the licence of {unknown}." in card
+
+
+def test_the_card_of_the_released_model() -> None:
+    files = (Path("config.json"), (Path("pytorch_model.bin"),))
+    card = model_card(ExHuBERTConfig(classes=CLASSES), Checkpoint(DEFAULT_SOURCE, "b158", *files))
+    assert "license: cc-by-nc-sa-4.0" in card
+    assert f"converted from {DEFAULT_SOURCE} at b158" in card
+    plain = ExHuBERTConfig(gated=False)
+    card = model_card(plain, Checkpoint("facebook/hubert-large-ll60k", None, *files))
+    assert "exhubert_features" not in card and "bibtex" not in card

@@ -251,8 +251,8 @@ def test_wrong_use_is_named(encoder: Encoder) -> None:
         encoder(noise(1_000), preprocess="masked", truncate=True)
     with pytest.raises(UsageError, match="no probabilities"):
         _ = encoder(noise(1_000), logits=False).probabilities
-    with pytest.raises(UsageError, match="precision is 'int8'"):
-        Encoder(encoder.model, precision="int8")
+    with pytest.raises(UsageError, match="precision is 'int4'"):
+        Encoder(encoder.model, precision="int4")
     with pytest.raises(UsageError, match="device is 'gpu'"):
         Encoder(encoder.model, device="gpu")
 
@@ -261,10 +261,11 @@ def test_silence_has_finite_features(encoder: Encoder) -> None:
     assert torch.isfinite(encoder(np.zeros(16_000, np.float32)).layers).all()
 
 
+@pytest.mark.filterwarnings("ignore:this machine has no units")
 def test_bfloat16_is_close(tiny_checkpoint: Path, encoder: Encoder) -> None:
     rough = load_encoder(tiny_checkpoint, device="cpu", precision="bfloat16")(noise(16_000))
     exact = encoder(noise(16_000))
-    assert rough.layers.dtype == torch.bfloat16
+    assert rough.layers.dtype == torch.float32  # on a CPU only products are in bfloat16
     assert rough.logits.dtype == torch.float32
     similarity = torch.cosine_similarity(
         rough.layers.float().flatten(1), exact.layers.flatten(1), dim=1

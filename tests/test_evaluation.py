@@ -20,6 +20,7 @@ from exhubert_features.evaluation.outputs import best_of
 from exhubert_features.evaluation.splits import Fold, Protocol, make_protocol
 from exhubert_features.report import as_json
 from exhubert_features.report.writing import _summary
+from exhubert_features.stamps import stamped
 
 EMOTIONS = ("joy", "sad")
 
@@ -38,10 +39,11 @@ def clips(count: int = 8, **columns: list[str]) -> list[dict[str, str]]:
 def test_one_speaker_under_two_spellings_is_one_group_and_named() -> None:
     accents = ["é", unicodedata.normalize("NFD", "é")]
     found = join_labels(
-        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "c", "d"]), target="mood"
+        clips(8, speaker=["s1", "S1", "a", "b", "1", "1.0", "s 1", "d"]), target="mood"
     )
-    assert found.groups[0] == found.groups[1] and found.groups[4] == found.groups[5]
-    assert "'S1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
+    assert found.groups[0] == found.groups[1] == found.groups[6]
+    assert found.groups[4] == found.groups[5]
+    assert "'S1' and 's 1' and 's1'" in found.warnings[0] and "'1' and '1.0'" in found.warnings[0]
     rows = [{"id": f"c{n}", "who": accents[n % 2] + " " * (n % 3), "mood": EMOTIONS[n % 2]}
             for n in range(8)]  # fmt: skip
     from exhubert_features.evaluation.labels import table_rows
@@ -69,6 +71,16 @@ def test_words_for_nothing_are_missing_unless_they_are_meant(word: str) -> None:
         join_labels(rows, target="mood")
     kept = LabelOptions(mapping={word: word})
     assert word in join_labels(rows, target="mood", options=kept).classes
+
+
+def test_a_map_of_labels_that_nobody_has_is_named() -> None:
+    slip = LabelOptions(mapping={"yoy": "sad", "NA": "NA"})
+    found = join_labels(clips(8), target="mood", options=slip)
+    assert found.warnings == ("The label map speaks of 'yoy', which no clip has",)
+    swapped = LabelOptions(mapping={"joy": "sad", "sad": "joy"}, annotators=True)
+    table = [{"id": f"c{n}", "mood": EMOTIONS[n % 2]} for n in range(8)]
+    settled = join_labels(clips(8), table, target="mood", options=swapped)
+    assert settled.values.tolist() == [1, 0] * 4  # renamed once, and not back again
 
 
 def test_ratings_ask_what_they_are() -> None:
@@ -147,6 +159,39 @@ def test_splits_under_any_names_and_several_test_sets() -> None:
     assert [fold.name for fold in other.folds] == ["Test2", "spare"]
     with pytest.raises(LabelError, match="spare=holdout"):
         make_protocol(labels, SplitOptions(roles={"spare": "holdout"}))
+
+
+def test_parts_of_a_split_that_only_look_different_are_one_and_named() -> None:
+    spelt = ["train", "Train", "dev", "DEV", "Test", "test", "TRAIN", "Dev", "1", "1.0"]
+    splits = np.array(spelt).repeat(4)
+    labels = make_labels(np.arange(40), np.arange(40) % 2, splits=splits)
+    known = labels.take(np.arange(32))
+    protocol = make_protocol(known)
+    (fold,) = protocol.folds  # and not two test sets
+    assert len(fold.train) == 24 and len(fold.test) == 8 and not protocol.test_sets
+    (inner,) = fold.inner
+    assert inner.held.tolist() == [*range(8, 16), *range(28, 32)]
+    assert "'DEV' and 'Dev' and 'dev'" in protocol.warnings[0]
+    assert "'Test' and 'test'" in protocol.warnings[0]
+    apart = make_protocol(known, SplitOptions(roles={"Test": "test", "test": "test"}))
+    assert [fold.name for fold in apart.folds] == ["Test", "test"]
+    folds = make_protocol(labels, SplitOptions(fold_column="fold"))
+    assert [fold.name for fold in folds.folds] == ["1", "DEV", "TRAIN", "Test"]
+    assert "'1' and '1.0'" in folds.warnings[0]
+
+
+def test_a_split_map_of_names_that_are_not_there_is_refused() -> None:
+    splits = np.array(["train", "Development", "test"]).repeat(8)
+    labels = make_labels(np.arange(24), np.arange(24) % 2, splits=splits)
+    with pytest.raises(LabelError, match=r"split map speaks of Develop; expected .*Development"):
+        make_protocol(labels, SplitOptions(roles={"Develop": "dev"}))
+
+
+def test_subgroups_that_only_look_different_are_one() -> None:
+    rows = clips(8, gender=["f", "F", "m", "m", "f", "f", "M", "m"])
+    found = join_labels(rows, target="mood", options=LabelOptions(columns=("gender",)))
+    assert sorted(set(found.columns["gender"])) == ["F", "M"]
+    assert "'F' and 'f'" in found.warnings[0]
 
 
 def test_a_fold_column_is_one_fold_per_name_and_speakers_stay_apart() -> None:
@@ -252,7 +297,7 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         made = replace(made, protocol=Protocol(folds=folds, words=""), chosen=(), temperatures=())
         data = as_json(_summary(made.content(made="")))
         (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(data))
+        (tmp_path / name / "report.json").write_text(json.dumps(stamped(data)))
     runs = [str(tmp_path / name) for name in ("weak_1", "strong&2", "weak_3")]
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
@@ -265,7 +310,8 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
     data = json.loads((tmp_path / "weak_1" / "report.json").read_text())
     data["clips"]["id"][0] = "another"
-    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(data))
+    del data["sha256"]
+    (tmp_path / "weak_1" / "report.json").write_text(json.dumps(stamped(data)))
     assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 1
     assert "not tested on the same clips" in capsys.readouterr().err
     assert main(["compare", runs[0], str(tmp_path), "-o", str(tmp_path / "out")]) == 2

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
 import torch
 from waves import noise
 
+from exhubert_features import FeatureStore
 from exhubert_features.encoder import Encoder, load_encoder
-from exhubert_features.errors import AudioError, UsageError
+from exhubert_features.errors import AudioError, FingerprintMismatch, UsageError
 from exhubert_features.extraction import Extraction, Source
 from exhubert_features.extraction.decoding import decode_ahead
 from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
@@ -113,9 +115,37 @@ def test_many_windows_are_joined_as_one(encoder: Encoder) -> None:
     )
     row = features(extract({"a": noise(16_000 * 15)}, encoder, spec))["a"]
     assert row.frames is not None
-    assert row.frames.shape[1] == 150 * 4
+    assert row.frames.shape[1] == encoder.frame_count(16_000 * 15)  # 749, over all borders
     np.testing.assert_allclose(row.pooled[2, 0], row.frames[0].mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(row.pooled[2, 1], row.frames[0].std(axis=0), atol=1e-5)
+
+
+def test_frames_of_a_minute_are_on_time(encoder: Encoder, tmp_path: Path) -> None:
+    """60 s have 2,999 frames, 20 ms apart; those of version 0.1.0 were 380 ms early at the end."""
+    minute = {"a": noise(16_000 * 60)}
+    extraction = extract(minute, encoder, ExtractionSpec(layers=(2,), frame_layers=(0,)))
+    (row,) = features(extraction).values()
+    assert row.frames is not None and row.frame_times is not None
+    assert row.frames.shape[1] == len(row.frame_times) == 2_999
+    np.testing.assert_allclose(row.frame_times, encoder.frame_times(16_000 * 60), atol=1e-9)
+    np.testing.assert_allclose(row.frame_times[[0, -1]], [0.0125, 59.9725], atol=1e-9)
+    store = extraction.write(tmp_path / "store")
+    np.testing.assert_array_equal(store["a"].frame_times, row.frame_times)
+    with h5py.File(tmp_path / "store/shards/000000.h5") as file:  # for other readers of HDF5
+        told = file["start"][0] + file.attrs["frame_first"]
+        told += file.attrs["frame_shift"] * np.arange(file["frame_end"][0])
+    np.testing.assert_allclose(told, row.frame_times, atol=1e-9)
+
+    earlier = ExtractionSpec(layers=(2,), frame_layers=(0,), gapless=False)
+    old = extract(minute, encoder, earlier).write(tmp_path / "old")
+    assert old["a"].frames.shape[1] == 2_980
+    steps = np.diff(old["a"].frame_times)
+    assert (np.round(steps, 6) == 0.04).sum() == 19  # its gaps, told honestly
+    assert old["a"].frame_times[-1] == pytest.approx(59.9725)
+    with pytest.raises(FingerprintMismatch, match="gapless"):
+        FeatureStore.write(tmp_path / "old", extraction)
+    extraction.write(tmp_path / "old")  # nothing to do: it goes on as it was begun
+    assert extraction.fingerprint == old.fingerprint
 
 
 def test_segments(encoder: Encoder) -> None:
@@ -216,6 +246,31 @@ class Limited:
         if not self._room(max(len(waves) * len(wave) for wave in waves)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore text")
         return self._encoder.visit(waves, on_state, **options)
+
+
+def test_short_clips_meet_their_like_in_batches_as_long_as_others(encoder: Encoder) -> None:
+    lengths = np.random.default_rng(0).integers(8_000, 32_000, 300)  # 0.5 to 2 s
+    batches: list[list[int]] = []
+
+    class Noting(Limited):
+        def visit(self, waves: list[np.ndarray], on_state: object, **options: object) -> object:
+            batches.append([len(wave) for wave in waves])
+            return super().visit(waves, on_state, **options)
+
+    clips = {str(index): noise(int(length), index) for index, length in enumerate(lengths)}
+    spec = ExtractionSpec(preprocess="masked", layers=(0,), logits=False)
+    noting = Noting(encoder, lambda samples: True)
+    assert list(features(extract(clips, noting, spec))) == list(clips)  # in order all the same
+
+    def wasted(parts: list[list[int]]) -> float:
+        return 1 - sum(map(sum, parts)) / sum(len(part) * max(part) for part in parts)
+
+    in_order = [lengths[first : first + 8].tolist() for first in range(0, len(lengths), 8)]
+    assert wasted(in_order) > 0.25
+    assert wasted(batches) < 0.06
+    padded = sorted(len(part) * max(part) / 16_000 for part in batches)
+    assert padded[2] > 20  # seconds; 24 is what suits a CPU, but for the last of all
+    assert padded[-1] <= 24
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(encoder: Encoder) -> None:

@@ -87,3 +87,11 @@ def test_the_front_door_agrees_with_the_cpu(tiny_checkpoint: Path, encoder: Enco
     exact = load_encoder(tiny_checkpoint, device="cpu").predict(clips)
     columns = list(encoder.classes)
     np.testing.assert_allclose(encoder.predict(clips)[columns], exact[columns], atol=1e-4)
+
+
+def test_auto_takes_bfloat16_where_a_gpu_has_units_for_it() -> None:
+    from exhubert_features.precision import product_speed, resolve_precision
+
+    device = torch.device("cuda")
+    fast = product_speed("bfloat16", device) > 2 * product_speed("float32", device)
+    assert resolve_precision("auto", device) == ("bfloat16" if fast else "float32")

@@ -339,6 +339,7 @@ def test_coverage(groups: int) -> None:
             assert_share(after, 0.93, 0.97, 300)
     for _, after in simulation.value_coverage(groups, 300).values():
         assert_share(after, 0.93, 0.97, 300)
+    assert_share(simulation.several_coverage(groups, 300)[1], 0.93, 0.97, 300)
     _, _, anew = simulation.pipeline_coverage(simulation.PIPELINES["no signal"], groups, 200)
     assert anew >= 0.9
 

@@ -30,7 +30,7 @@ ARGUMENT = re.compile(r"(?<![\w.-])([a-z_]+)=(?![=\s\d])")
 EXTRA = re.compile(r"exhubert-features\[(\w+)\]")
 
 OF_TORCH = {"state_dict"}
-OTHER_PROGRAM = re.compile(r"\bhf \w+[^`\n]*")  # the Hub's own command line
+OTHER_PROGRAM = re.compile(r"\b(?:hf \w|pip install|wsl )[^`\n]*")  # flags of theirs
 
 
 class Text(NamedTuple):
@@ -82,7 +82,7 @@ def flags() -> dict[str, set[str]]:
 @cache
 def known_arguments() -> set[str]:
     """Names of arguments of all functions, and of fields of all classes."""
-    found = set()
+    found = {"top_k"}  # of transformers' pipelines, in the card of a model
     for source in sources().values():
         for node in source.nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

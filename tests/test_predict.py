@@ -39,13 +39,14 @@ def write_head(
     *,
     kind: str = "linear",
     classes: tuple[str, ...] = ("calm", "loud", "sad"),
+    target: str = "arousal",
 ) -> Path:
     """A head with random weights, trained on nothing, for layers 1 and 2."""
     torch.manual_seed(0)
     pools = () if kind == "attention" else ("mean", "std")
     config = HeadConfig(
         kind=kind,  # type: ignore[arg-type]
-        target="emotion" if classes else "arousal",
+        target="emotion" if classes else target,
         classes=classes,
         layers=(1, 2),
         pools=pools,
@@ -154,7 +155,7 @@ def drawn(path: Path, classes: tuple[str, ...], scores: np.ndarray, seconds: flo
             noise(round(seconds * 16_000)),
             windows,
             classes=classes,
-            target="t",
+            targets=("t",),
             title="take_$1.wav",
         )
     return figures[0]
@@ -257,6 +258,24 @@ def test_a_head_over_time(
     assert picture.exists()
 
 
+def test_a_head_of_several_targets(
+    two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, targets = ExtractionSpec(pools=("mean", "std")), ("arousal", "valence", "dominance")
+    head = write_head(recordings / "head", two_layers, spec, classes=(), target=",".join(targets))
+    long, picture = recordings / "long.wav", recordings / "picture.png"
+    _, out, _ = run(capsys, long, "--model", two_layers, "--head", head, "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+    _, out, _ = run(capsys, long, "--model", two_layers, "--head", head, "--format", "json")
+    (found,) = json.loads(out)["predictions"]
+    assert list(found["values"]) == list(targets) and len(set(found["values"].values())) == 3
+    for name in targets:
+        assert float(row[name]) == pytest.approx(found["values"][name], abs=1e-5)
+    code, out, _ = run(capsys, long, "--model", two_layers, "--head", head, "--plot", picture)
+    assert code == 0 and picture.exists()
+    assert all(f"{name} " in line for line in out.splitlines()[1:] for name in targets)
+
+
 def test_a_head_of_another_model_is_refused(
     two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +317,8 @@ def test_wrong_usage(
 def test_a_file_of_predictions(
     two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
     (recordings / "bad.wav").write_text("no audio")
     path = recordings / f"predictions{suffix}"
     options = [recordings, "--model", two_layers, "-o", path]

@@ -1,4 +1,4 @@
-"""Every command and snippet of the README, run in its order as a new user would.
+"""Every command and snippet of the README and of the hosts', run in order as a new user would.
 
 What a test cannot have (the published weights, the user's own recordings) is stood in for by
 files of the same names, see ``desk.py``. Nothing is changed but what ``RUN_ELSEWHERE`` names.
@@ -16,7 +16,10 @@ from typing import NamedTuple
 import pytest
 from corpus_trees import build
 from desk import write_desk
+from family_checkpoints import written
 
+from exhubert_features.checkpoint import write_random_checkpoint
+from exhubert_features.cli import main
 from exhubert_features.synthetic import write_corpus
 
 PROJECT = Path(__file__).parents[1]
@@ -25,6 +28,8 @@ RUN_ELSEWHERE = (
     "pip install",  # .ci/run installs this way, into a new environment
     "pytest",  # this is it
     "exhubert demo",  # tests/test_demo.py
+    "exhubert bench",  # tests/test_bench.py
+    "exhubert export-onnx",  # tests/test_onnx.py; 48 layers take minutes, see write_onnx
 )
 
 
@@ -63,8 +68,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "home").mkdir()
     (folder / "bin").mkdir()
     write_corpus(folder / "corpus", speakers=6, sentences=2)
-    write_corpus(folder / "other", speakers=2, sentences=1)
+    write_corpus(folder / "other", speakers=2, sentences=1, seed=1)
     build("emodb", folder / "EMO-DB")
+    build("iemocap", folder / "IEMOCAP")
+    written(folder / "microsoft/wavlm-large", "wavlm")
     write_corpus(folder / "my-corpus", speakers=2, sentences=1)
     script = folder / "bin/exhubert"  # the entry point, whether or not the package is installed
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m exhubert_features "$@"\n')
@@ -84,6 +91,38 @@ def environment(desk: Path) -> dict[str, str]:
 
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+HOSTS = (PROJECT / "exhubert_features/integrations/README.md").read_text(encoding="utf-8")
+# What a block of the hosts' page needs, by what it says; without it the block is skipped.
+NEEDS = {
+    "onnx": "onnxscript",
+    "integrations.espnet": "espnet2",
+    "integrations.lhotse": "lhotse",
+    "integrations.nkululeko": "nkululeko",
+    "integrations.audinterface": "audinterface",
+    "integrations.datasets": "datasets",
+    "integrations.mteb": "mteb",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks(HOSTS), ids=lambda block: f"hosts, line {block.line}")
+def test_block_of_a_host_runs(block: Block, desk: Path, environment: dict[str, str]) -> None:
+    for words, module in NEEDS.items():
+        if words in block.text:
+            pytest.importorskip(module)
+    if "onnx/model.onnx" in block.text:
+        write_onnx(desk)
+    test_block_runs(block, desk, environment)
+
+
+def write_onnx(desk: Path) -> None:
+    """What the command before would write, of two layers."""
+    source = write_random_checkpoint(desk / "two-layers", layers=2)
+    assert main(["export-onnx", str(source), str(desk / "onnx"), "--layers", "2"]) == 0
+
+
+def test_needs_are_those_of_the_page() -> None:
+    assert all(words in HOSTS for words in NEEDS)
 
 
 @pytest.mark.slow
@@ -112,4 +151,4 @@ def test_the_runner_sees_blocks_and_would_see_a_failure() -> None:
 
 def test_exceptions_are_still_in_use() -> None:
     for name in RUN_ELSEWHERE:
-        assert name in README
+        assert name in README + HOSTS

@@ -438,6 +438,11 @@ def test_comparison_stands_in_words_and_numbers(
     assert words in page.text
     assert ("chance." in page.text) == (low < 0)
     assert read_json(tmp_path)["comparisons"][0]["difference"]["low"] == low
+    assert "and p = 0.030" in page.text
+    clear = replace(found, p_value=0.0001)
+    assert (
+        "and p < 0.001" in Page(write_report(tmp_path, classification(comparisons=(clear,)))).text
+    )
 
 
 @pytest.mark.parametrize(

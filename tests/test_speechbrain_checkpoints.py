@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import speechbrain
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import Checkpointer, average_checkpoints
 from speechbrain.utils.parameter_transfer import Pretrainer
+from speechbrain_runs import build, tones
 from torch import Tensor, nn
 
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.checkpoint.expand import expand
 from exhubert_features.errors import CheckpointError
-from exhubert_features.speechbrain import ExHuBERT, WholeCheckpointer
+from exhubert_features.speechbrain import ExHuBERT, WeightedExHuBERT, WholeCheckpointer
 
 DATA = Path(__file__).parent / "data"
 
@@ -110,10 +108,73 @@ def test_unfit_checkpoints_are_refused(small: str, tmp_path: Path) -> None:
     shutil.copy(DATA / "hostile" / "zip.bin", path)
     with pytest.raises(CheckpointError, match=r"pickle that would run .*nothing of it was run"):
         lobe.load(path)
-    for foreign in (nn.Linear(2, 2).state_dict(), {"format": "exhubert-lobe-1"}, [1]):
+    for foreign in (nn.Linear(2, 2).state_dict(), {"format": "exhubert-lobe-1"}, [1], {}):
         torch.save(foreign, path)
         with pytest.raises(CheckpointError, match="not written by this lobe"):
             lobe.load(path)
+
+
+def test_what_a_subclass_has_of_its_own_is_saved(small: str, tmp_path: Path) -> None:
+    class Scaled(ExHuBERT):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.scale = nn.Parameter(torch.ones(5))
+            self.shift = nn.Parameter(torch.zeros(5), requires_grad=False)
+            self.register_buffer("seen", torch.zeros(()))
+
+    lobe = Scaled(small, None, freeze=True)
+    saved = perturb(lobe)
+    lobe.shift.data += 2.0
+    lobe.seen += 3
+    checkpointer = Checkpointer(tmp_path, {"lobe": lobe})
+    path = checkpointer.save_checkpoint().path / "lobe.ckpt"
+    fresh = Scaled(small, None, freeze=True)
+    assert Checkpointer(tmp_path, {"lobe": fresh}).recover_if_possible()
+    assert torch.equal(fresh.scale, saved["scale"]) and fresh.scale[0] == 1.5
+    assert fresh.shift[0] == 2.0 and fresh.seen == 3
+    # A file without them, as of the lobe itself, is no checkpoint of the subclass.
+    ExHuBERT(small, None, freeze=True).save(path)
+    with pytest.raises(CheckpointError, match="lacks 3 weights, first scale, seen, shift"):
+        fresh.load(path)
+
+
+@pytest.mark.parametrize("lobe_class", [ExHuBERT, WeightedExHuBERT])
+def test_checkpoints_are_averaged(small: str, tmp_path: Path, lobe_class: type[ExHuBERT]) -> None:
+    lobe = lobe_class(small, None, freeze_original=True)
+    checkpointer = Checkpointer(tmp_path, {"lobe": lobe})
+    before = {name: value.clone() for name, value in lobe.state_dict().items()}
+    for _ in range(3):
+        perturb(lobe)
+        checkpointer.save_checkpoint()
+    mean = average_checkpoints(checkpointer.find_checkpoints(max_num_checkpoints=3), "lobe")
+    torch.save(mean, tmp_path / "lobe.ckpt")
+    by_recipe, by_pretrainer = (lobe_class(small, None, freeze_original=True) for _ in range(2))
+    by_recipe.load_state_dict(mean, strict=True)  # as SpeechBrain's recipes do before they test
+    by_pretrainer.load(tmp_path / "lobe.ckpt")
+    trains = {name for name, weight in lobe.named_parameters() if weight.requires_grad}
+    for fresh in (by_recipe, by_pretrainer):
+        for name, value in fresh.state_dict().items():
+            expected = before[name] + (1.0 if name in trains else 0.0)
+            torch.testing.assert_close(value, expected, msg=name)
+    other = str(write_random_checkpoint(tmp_path / "other", layers=4, seed=1))
+    with pytest.raises(CheckpointError, match="other frozen weights"):
+        lobe_class(other, None, freeze_original=True).load_state_dict(mean)
+
+
+@pytest.mark.parametrize("of_model", [False, True])
+def test_plain_states_go_through_the_pretrainer(small: str, tmp_path: Path, of_model: bool) -> None:
+    lobe = ExHuBERT(small, None)
+    saved = perturb(lobe)
+    state = lobe.model.state_dict() if of_model else lobe.state_dict()
+    torch.save(state, tmp_path / "lobe.ckpt")
+    fresh = ExHuBERT(small, None, freeze=True)
+    pretrainer = Pretrainer(loadables={"lobe": fresh})
+    pretrainer.collect_files(default_source=str(tmp_path))
+    pretrainer.load_collected()
+    assert_same(fresh, saved)
+    torch.save(dict(list(state.items())[3:]), tmp_path / "lobe.ckpt")
+    with pytest.raises(CheckpointError, match="lacks 3 weights"):
+        pretrainer.load_collected()
 
 
 def test_pretrainer_is_strict(small: str, tmp_path: Path) -> None:
@@ -128,72 +189,6 @@ def test_pretrainer_is_strict(small: str, tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "lobe.ckpt")
     with pytest.raises(CheckpointError):
         pretrainer.load_collected()
-
-
-class EmotionBrain(speechbrain.Brain):
-    """What SpeechBrain's IEMOCAP recipe does, on tensors."""
-
-    stop_after: int | None = None
-    epochs_run: list[int]
-
-    def compute_forward(self, batch: Any, stage: speechbrain.Stage) -> Tensor:
-        wavs, lengths = batch.to(self.device).sig
-        pooled = self.hparams.avg_pool(self.modules.wav2vec2(wavs, lengths), lengths)
-        logits = self.modules.output_mlp(pooled.view(pooled.shape[0], -1))
-        return self.hparams.log_softmax(logits)
-
-    def compute_objectives(self, predictions: Tensor, batch: Any, stage: Any) -> Tensor:
-        return self.hparams.compute_cost(predictions, batch.emotion.data.squeeze(1))
-
-    def init_optimizers(self) -> None:
-        self.optimizers_dict = {
-            "wav2vec2": self.hparams.wav2vec2_opt_class(self.modules.wav2vec2.parameters()),
-            "model": self.hparams.opt_class(self.hparams.model.parameters()),
-        }
-        for name, optimizer in self.optimizers_dict.items():
-            self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
-
-    def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
-        if stage is speechbrain.Stage.TRAIN:
-            if epoch == self.stop_after:
-                raise KeyboardInterrupt
-            self.epochs_run.append(epoch or 0)
-
-    def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
-        if stage is speechbrain.Stage.VALID:
-            self.checkpointer.save_and_keep_only(meta={"loss": stage_loss}, min_keys=["loss"])
-
-
-def build(source: str, folder: Path) -> tuple[EmotionBrain, dict[str, Any]]:
-    paths = {"output_folder": str(folder), "data_folder": "", "wav2vec2_hub": source}
-    with (DATA / "iemocap_with_exhubert.yaml").open() as stream:
-        hparams = load_hyperpyyaml(stream, overrides=paths)
-    hparams["wav2vec2"] = hparams["wav2vec2"].to(device="cpu")
-    if not hparams["freeze_wav2vec2"] and hparams["freeze_wav2vec2_conv"]:
-        hparams["wav2vec2"].model.feature_extractor._freeze_parameters()
-    brain = EmotionBrain(
-        modules=hparams["modules"],
-        hparams=hparams,
-        run_opts={"device": "cpu", "noprogressbar": True},
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.epochs_run = []
-    return brain, hparams
-
-
-def tones(count: int) -> DynamicItemDataset:
-    """Low tones and high ones, one second more or less."""
-    items = {f"clip{index}": {"number": index} for index in range(count)}
-    dataset = DynamicItemDataset(items)
-
-    def make(number: int) -> Any:
-        time = torch.arange(12_000 + 500 * number) / 16_000
-        yield 0.3 * torch.sin(2 * torch.pi * (120.0, 900.0)[number % 2] * time)
-        yield torch.tensor([number % 2])
-
-    dataset.add_dynamic_item(make, takes=["number"], provides=["sig", "emotion"])
-    dataset.set_output_keys(["id", "sig", "emotion"])
-    return dataset
 
 
 def test_iemocap_recipe_trains_resumes_and_evaluates(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import LabelError
 from exhubert_features.evaluation import Labels
+from exhubert_features.evaluation.leaks import raise_if_shared
 from exhubert_features.evaluation.splits import (
     Protocol,
     SplitOptions,
     make_protocol,
-    raise_if_shared,
 )
 
 RANDOM = SplitOptions(scheme="random")

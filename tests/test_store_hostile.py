@@ -19,8 +19,9 @@ from store_fakes import make_extraction, make_fingerprint
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import DamagedStore, StoreError
-from exhubert_features.files import RegularFile, stamped
+from exhubert_features.files import RegularFile
 from exhubert_features.spec import ExtractionSpec
+from exhubert_features.stamps import stamped
 from exhubert_features.store import merge, pack, repair, verify
 from exhubert_features.store.opening import digest_of
 from exhubert_features.store.shard import stamp

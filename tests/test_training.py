@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simulation
 import torch
 from emotional_store import BEST, EMOTIONS, LAYERS, labels_of, write_emotional_store
 from sklearn.linear_model import LogisticRegression
 
 from exhubert_features.errors import FingerprintMismatch, LabelError, UsageError
 from exhubert_features.evaluation import LabelOptions, Labels, SplitOptions
-from exhubert_features.evaluation.metrics import softmax
+from exhubert_features.evaluation.metrics import concordance, softmax
 from exhubert_features.evaluation.origin import origin_of
 from exhubert_features.evaluation.splits import Protocol, make_protocol
 from exhubert_features.heads import (
@@ -349,6 +350,18 @@ def test_timid_values_are_stretched_to_the_truths_spread(tmp_path: Path) -> None
     assert all(setting["stretch"] > 1.2 for setting in found.chosen)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [5, 10])
+def test_stretching_helps_where_there_is_something_and_harms_little_where_not(groups: int) -> None:
+    """Over data sets drawn anew, in nested folds; ``simulation.py`` prints the whole table."""
+    plain, stretched, gain, error = simulation.stretching(0.5, groups, 20)
+    assert gain > 0.04 and gain > 3 * error
+    assert plain < stretched < 0.5  # what is there to be found
+    _, stretched, gain, error = simulation.stretching(0.0, groups, 20)
+    assert gain > -0.01 - 3 * error
+    assert stretched < 0.02 + 3 * error  # and nothing is found where there is nothing
+
+
 @pytest.mark.parametrize("kind", ["linear", "discriminant", "mlp"])
 def test_classes_may_count_as_often_as_they_occur(
     store: FeatureStore, labels: Labels, kind: Kind
@@ -364,3 +377,23 @@ def test_classes_may_count_as_often_as_they_occur(
         outputs = outputs_of(head, features, np.arange(len(few)))
         said[prior] = np.mean(outputs.argmax(axis=1) == 2)
     assert said["balanced"] > said["corpus"]
+
+
+@pytest.mark.slow
+def test_the_loss_of_ccc_finds_more_of_it_than_the_squared_error() -> None:
+    """Where half of what is to be told is noise; averaged over data sets drawn anew."""
+    random, gains = np.random.default_rng(0), []
+    for _ in range(3):
+        features, labels = simulation.ratings(random, 0.5, 6)
+        features = replace(features, config=replace(features.config, kind="mlp", hidden=16))
+        protocol, scores = make_protocol(labels, SplitOptions(scheme="grouped", folds=2)), []
+        for loss in ("mse", "ccc"):
+            outputs = np.empty((len(labels), 1))
+            options = FitOptions(loss=loss, learning_rate=1e-2, epochs=25)  # type: ignore[arg-type]
+            for fold in protocol.folds:
+                setting = choose(features, labels, fold, options).setting  # type: ignore[arg-type]
+                head = fit(features, labels, fold.train, setting, options)  # type: ignore[arg-type]
+                outputs[fold.test] = outputs_of(head, features, fold.test)  # type: ignore[arg-type]
+            scores.append(concordance(labels.values, outputs[:, 0]))
+        gains.append(scores[1] - scores[0])
+    assert np.mean(gains) > 0.05 and min(gains) > -0.02

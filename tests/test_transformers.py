@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModel,
     AutoModelForAudioClassification,
     pipeline,
 )
 
-import exhubert_features.integrations.transformers  # noqa: F401  (makes the Auto classes know us)
 from exhubert_features import CLASSES, Encoder, load_encoder
+from exhubert_features.checkpoint import find_checkpoint, read_state
 from exhubert_features.checkpoint.convert import convert
+from exhubert_features.integrations.transformers import ExHuBERTModel
 
 TOLERANCE = 1e-5
 
@@ -141,11 +147,24 @@ def test_save_and_load_again(model: torch.nn.Module, tmp_path: Path, encoder: En
     again = AutoModelForAudioClassification.from_pretrained(tmp_path)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert set(file.keys()) == set(encoder.model.state_dict())
+    assert set(read_state(find_checkpoint(tmp_path))) == set(encoder.model.state_dict())
     ours = load_encoder(tmp_path, device="cpu")
     assert ours.config == encoder.config
     assert torch.equal(ours(clip(9000)).logits, encoder(clip(9000)).logits)
+
+
+def test_saved_without_its_head(small: Path, tmp_path: Path) -> None:
+    base = AutoModel.from_pretrained(small).eval()
+    base.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).eval()
+    ours = load_encoder(tmp_path, device="cpu")
+    assert ours.classes == ()
+    with torch.no_grad():
+        wave = torch.randn(1, 16_000)
+        expected = base(wave).last_hidden_state
+        assert torch.equal(again(wave).last_hidden_state, expected)
+        states = ours(wave[0], preprocess="none", layers=-1).layers[0]
+        np.testing.assert_allclose(states, expected, atol=TOLERANCE)
 
 
 def test_training(converted: Path) -> None:
@@ -189,6 +208,189 @@ def test_new_head_and_new_model(converted: Path) -> None:
         assert torch.equal(layer.gate_bb_linear.weight.detach(), expected)
     with torch.no_grad():
         assert torch.isfinite(fresh(torch.randn(1, 8000)).logits).all()
+
+
+@pytest.fixture(scope="module")
+def small(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four layers in transformers' layout."""
+    folder = tmp_path_factory.mktemp("small_converted") / "model"
+    convert(small_checkpoint, folder)
+    return folder
+
+
+@torch.no_grad()
+def test_the_model_without_its_head(small: Path) -> None:
+    base, report = AutoModel.from_pretrained(small, output_loading_info=True)
+    assert type(base) is ExHuBERTModel
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    inputs = AutoFeatureExtractor.from_pretrained(small)(
+        [clip(9_000), clip(60_000)], sampling_rate=16_000, return_tensors="pt"
+    )
+    found = base.eval()(**inputs, output_hidden_states=True)
+    whole = AutoModelForAudioClassification.from_pretrained(small).eval()
+    assert type(whole.base_model) is ExHuBERTModel
+    other = whole(**inputs, output_hidden_states=True)
+    for one, two in zip(found.hidden_states, other.hidden_states, strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(found.last_hidden_state, found.hidden_states[-1])
+    states = load_encoder(small, device="cpu")([clip(9_000), clip(60_000)], together=True).layers
+    for one, two in zip(found.hidden_states, states, strict=True):
+        np.testing.assert_allclose(one[1], two[1], atol=TOLERANCE)
+        np.testing.assert_allclose(one[0, :149], two[0, :149], atol=TOLERANCE)
+    lengths = base._get_feat_extract_output_lengths(torch.tensor([400, 48_000]))
+    assert lengths.tolist() == [1, 149]
+    assert base._get_feat_extract_output_lengths(16_000).item() == 49
+
+
+@torch.no_grad()
+def test_attention_can_be_looked_at(small: Path) -> None:
+    inputs = torch.randn(2, 16_000)
+    mask = (torch.arange(16_000) < torch.tensor([[16_000], [8_000]])).int()
+    eager = AutoModel.from_pretrained(small, attn_implementation="eager").eval()
+    found = eager(inputs, attention_mask=mask, output_attentions=True)
+    assert [weights.shape for weights in found.attentions] == [(2, 4, 49, 49)] * 4
+    for weights in found.attentions:
+        np.testing.assert_allclose(weights.sum(dim=-1), torch.ones(2, 4, 49), atol=1e-5)
+        assert weights[1, :, :, 24:].max() == 0  # what is padding is not looked at
+    sdpa = AutoModel.from_pretrained(small, attn_implementation="sdpa").eval()
+    states = [model(inputs, attention_mask=mask).last_hidden_state for model in (eager, sdpa)]
+    np.testing.assert_allclose(states[0][0], states[1][0], atol=1e-4)
+    np.testing.assert_allclose(states[0][1, :24], states[1][1, :24], atol=1e-4)
+    eager.set_attn_implementation("sdpa")
+    assert torch.equal(eager(inputs, attention_mask=mask).last_hidden_state, states[1])
+
+
+def speechbrain_lobes(name: str) -> Any:
+    """SpeechBrain's module, where its release has it."""
+    try:
+        return import_module(f"speechbrain.integrations.huggingface.{name}")
+    except ImportError:  # SpeechBrain 1.0
+        return import_module(f"speechbrain.lobes.models.huggingface_transformers.{name}")
+
+
+@pytest.mark.parametrize("all_hiddens", [False, True])
+def test_speechbrains_own_lobe(small: Path, tmp_path: Path, all_hiddens: bool) -> None:
+    HuBERT = speechbrain_lobes("hubert").HuBERT
+    lobe = HuBERT(str(small), str(tmp_path), freeze=True, output_all_hiddens=all_hiddens).eval()
+    assert type(lobe.model) is ExHuBERTModel
+    wave = torch.randn(2, 16_000)
+    found = lobe(wave, torch.tensor([1.0, 0.5]))
+    mask = torch.arange(16_000) < torch.tensor([[16_000], [8_000]])
+    inputs = torch.nn.functional.layer_norm(wave, wave.shape[1:])
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(small).eval()
+        output = model(inputs, attention_mask=mask, output_hidden_states=True)
+    expected = torch.stack(output.hidden_states) if all_hiddens else output.last_hidden_state
+    assert (found - expected).abs().max() == 0
+
+
+@torch.no_grad()
+def test_speechbrains_weighted_model(small: Path, tmp_path: Path) -> None:
+    weighted = speechbrain_lobes("weighted_ssl").WeightedSSLModel(str(small), str(tmp_path)).eval()
+    wave = torch.randn(2, 16_000)
+    model = AutoModel.from_pretrained(small).eval()
+    states = torch.stack(model(wave, output_hidden_states=True).hidden_states)
+    scale = torch.full((5, 1, 1, 1), 1 / 5).exp().softmax(0)
+    assert (weighted(wave) - (states * scale).sum(dim=0)).abs().max() == 0
+
+
+def test_espnets_own_frontend(small: Path) -> None:
+    pytest.importorskip("espnet2.asr.frontend.huggingface")
+    from espnet2.asr.frontend.huggingface import HuggingFaceFrontend
+
+    frontend = HuggingFaceFrontend(str(small)).eval()
+    assert frontend.output_size() == 32
+    wave = torch.tensor(np.stack([clip(60_000), clip(60_000, 1)]))
+    with torch.no_grad():
+        found, _ = frontend(wave, torch.tensor([60_000, 50_000]))
+        inputs = AutoFeatureExtractor.from_pretrained(small)(
+            [clip(60_000), clip(60_000, 1)[:50_000]], sampling_rate=16_000, return_tensors="pt"
+        )
+        expected = AutoModel.from_pretrained(small).eval()(**inputs).last_hidden_state
+    assert (found - expected).abs().max() == 0
+
+
+@torch.no_grad()
+def test_the_shape_of_espnets_frontend(small: Path) -> None:
+    """What it does with a model, where ESPnet is not installed: names, lengths, state dicts."""
+    model, processor = AutoModel.from_pretrained(small), AutoFeatureExtractor.from_pretrained(small)
+    inputs = processor(
+        [clip(60_000), clip(9_000)], sampling_rate=16_000, return_tensors="pt", padding=True
+    )
+    assert inputs.attention_mask.sum(dim=-1).tolist() == [60_000, 48_000]
+    states = copy.deepcopy(model.state_dict())
+    assert model(**inputs).last_hidden_state.shape == (2, 187, model.config.hidden_size)
+    model.load_state_dict(states)
+
+
+@torch.no_grad()
+def test_the_pipeline_of_features(small: Path) -> None:
+    extractor = AutoFeatureExtractor.from_pretrained(small)
+    extract = pipeline("feature-extraction", str(small), tokenizer=extractor, device="cpu")
+    found = extract(clip(20_000), return_tensors=True)
+    inputs = extractor(clip(20_000), sampling_rate=16_000, return_tensors="pt")
+    expected = AutoModel.from_pretrained(small).eval()(**inputs).last_hidden_state
+    assert (found - expected).abs().max() == 0
+
+
+def test_problems_other_than_classes(small: Path) -> None:
+    def loss(labels: torch.Tensor, **config: object) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        model = AutoModelForAudioClassification.from_pretrained(
+            small, ignore_mismatched_sizes=True, **config
+        ).eval()
+        output = model(torch.ones(2, 800).cumsum(1), labels=labels)
+        output.loss.backward()
+        return output.loss.detach(), output.logits.detach()
+
+    values = torch.tensor([0.5, -2.0])
+    for config in ({"num_labels": 1}, {"num_labels": 1, "problem_type": "regression"}):
+        found, logits = loss(values, **config)
+        assert torch.equal(found, (logits[:, 0] - values).square().mean())
+    several = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    for config in (
+        {"num_labels": 3},
+        {"num_labels": 3, "problem_type": "multi_label_classification"},
+    ):
+        found, logits = loss(several.float(), **config)
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, several.float())
+        assert torch.equal(found, expected)
+    found, logits = loss(torch.tensor([0, 2]), num_labels=3)
+    assert torch.equal(found, torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2])))
+    found, logits = loss(several.float(), num_labels=3, problem_type="regression")
+    assert torch.equal(found, (logits - several).square().mean())
+
+
+UNPICKLE = """
+import pickle, sys
+model, extractor = pickle.load(open(sys.argv[1], "rb"))
+assert not any(name.startswith("exhubert") for name in sys.argv)
+from transformers import AutoFeatureExtractor, AutoModel
+assert type(AutoModel.from_pretrained(sys.argv[2])) is type(model)
+assert type(AutoFeatureExtractor.from_pretrained(sys.argv[2])) is type(extractor)
+import torch
+print(model(torch.ones(1, 800)).last_hidden_state.shape)
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_that_unpickles_knows_them(small: Path, tmp_path: Path) -> None:
+    model, extractor = AutoModel.from_pretrained(small), AutoFeatureExtractor.from_pretrained(small)
+    (tmp_path / "both.pkl").write_bytes(pickle.dumps((model, extractor)))
+    command = [sys.executable, "-c", UNPICKLE, str(tmp_path / "both.pkl"), str(small)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.strip() == "torch.Size([1, 2, 32])", result.stderr
+
+
+def frames_in_a_worker(model: torch.nn.Module) -> int:
+    return int(model(torch.ones(1, 800)).last_hidden_state.shape[1])
+
+
+@pytest.mark.slow
+def test_a_spawned_worker_knows_them(small: Path) -> None:
+    model = AutoModel.from_pretrained(small)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(frames_in_a_worker, (model,)) == 2
 
 
 # Each makes transformers load its files, and so ours, in another order.

@@ -150,3 +150,16 @@ class _Forbidden:
     def __call__(self, data: bytes = b"") -> object:
         assert data, "the weights were hashed again"
         return self.real(data)
+
+
+def test_what_the_system_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    def refused(file: Path) -> None:
+        raise RuntimeError("unable to open file: Too many open files (24)")
+
+    monkeypatch.setattr(safetensors.torch, "load_file", refused)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"12345678{}")
+    with pytest.raises(CheckpointError, match=r"Too many open files.*ulimit"):
+        weights.read_weights([path])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exhubert_features.extraction.windows import (
+from exhubert_features.model import config
+from exhubert_features.spec import SAMPLE_RATE, ExtractionSpec
+from exhubert_features.windows import (
     Window,
     expected_size,
+    frame_starts,
     plan_windows,
     window_bounds,
     window_count,
 )
-from exhubert_features.model import config
-from exhubert_features.spec import SAMPLE_RATE, ExtractionSpec
 
 WINDOW = 48_000
 
@@ -85,6 +87,33 @@ def test_every_frame_counts_exactly_once(samples: int, window: int, share: float
     # the frame that would lie across.
     assert all(step < 400 + 320 for step in steps)
     assert samples - counted[-1] < 400 + 640  # nor at the end
+
+
+@given(
+    samples=st.integers(400, 400_000),
+    window=st.integers(400, 60_000),
+    share=st.floats(0.02, 1.0),
+)
+def test_frames_without_gaps(samples: int, window: int, share: float) -> None:
+    hop = min(window, max(320, round(window * share)))
+    asked = replace(spec(window, hop), gapless=True)
+    windows = plan_windows(samples, asked, frame_count)
+    counted = [
+        part.start + 320 * frame
+        for part in windows
+        for frame in range(part.frame_start, part.frame_stop)
+    ]
+    assert counted == [320 * frame for frame in range(frame_count(samples))]  # as in one piece
+    assert frame_starts(samples, asked).tolist() == counted
+    assert windows[0].start == 0
+    for part in windows:
+        assert part.frame_stop <= frame_count(part.stop - part.start)
+        assert part.stop - part.start <= min(samples, window)
+        assert part.stop - part.start > min(samples, window) - 320
+    starts = [part.start for part in windows]
+    assert starts == sorted(set(starts))  # no window twice
+    assert all(later - earlier <= max(hop, 320) for earlier, later in itertools.pairwise(starts))
+    assert expected_size(samples, asked, frame_count) == (1, len(counted))
 
 
 @given(samples=st.integers(400, 300_000))

@@ -70,9 +70,9 @@ def segment_bounds(
     if frames == 0:
         raise AudioError(f"{path} holds no samples", expected="audio", kind="empty")
     length = frames / rate
-    sound = math.isfinite(start) and (end is None or math.isfinite(end))
-    first = round(start * rate) if sound else -1
-    stop = frames if end is None or not sound else round(end * rate)
+    wanted = (start * rate, frames if end is None else end * rate)
+    sound = all(math.isfinite(place) for place in wanted)
+    first, stop = (round(place) for place in wanted) if sound else (-1, frames)
     if not 0 <= first < min(stop, frames) or stop > frames + SEGMENT_SLACK * rate:
         raise AudioError(
             f"{path} has no part from {start:g} to {'its end' if end is None else f'{end:g}'} s",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..model.config import ExHuBERTConfig
+from .card import model_card
 from .loading import load_model
 from .saving import refuse_occupied, save_checkpoint
 
@@ -22,7 +23,7 @@ def convert(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> ExHuBERTConfig:
-    """Write ``source`` to the folder ``destination`` as :func:`save_checkpoint` does.
+    """Write ``source`` to the folder ``destination`` as :func:`save_checkpoint` does, with a card.
 
     Parameters
     ----------
@@ -40,12 +41,12 @@ def convert(
     The model's config.
     """
     refuse_occupied(destination)  # before a download, not after
-    model, _ = load_model(
+    model, checkpoint = load_model(
         source,
         revision=revision,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         classes=classes,
     )
-    save_checkpoint(model, destination, dtype=dtype)
+    save_checkpoint(model, destination, dtype=dtype, card=model_card(model.config, checkpoint))
     return model.config

@@ -72,6 +72,8 @@ def _expand_model(
     original = model.config
     if original.gated:
         raise CheckpointError("it has gates, so it is block-extended already")
+    if original.family != "hubert":
+        raise CheckpointError(f"it is a {original.family}", expected="a HuBERT")
     if not original.do_stable_layer_norm:
         raise CheckpointError(
             "its layers norm after their residual sums (do_stable_layer_norm: false)",

@@ -16,6 +16,7 @@ from ..spec import DEFAULT_REVISION, DEFAULT_SOURCE
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
 # In order of preference: safetensors cannot hold code at all.
 _WEIGHTS = (
     "model.safetensors",
@@ -37,12 +38,16 @@ Fetch = Callable[[str], "Path | _Absent"]  # from a file name to that file here
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one checkpoint. ``revision`` is the Hub's commit, None for a folder."""
+    """The files of one checkpoint. ``revision`` is the Hub's commit, None for a folder.
+
+    ``preprocessor_file`` is looked for where the model's own way to prepare audio counts.
+    """
 
     source: str
     revision: str | None
     config_file: Path
     weight_files: tuple[Path, ...]
+    preprocessor_file: Path | None = None
 
     @property
     def weights_name(self) -> str:
@@ -105,9 +110,15 @@ def _assemble(source: str, revision: str | None, fetch: Fetch) -> Checkpoint:
             remedy=found.remedy or "Other formats (TensorFlow, Flax, fairseq) are not supported",
         )
     if found.name.endswith(".index.json"):
-        shards = tuple(_demand(source, name, fetch) for name in _shard_names(found))
-        return Checkpoint(source, revision, config, shards)
-    return Checkpoint(source, revision, config, (found,))
+        files = tuple(_demand(source, name, fetch) for name in _shard_names(found))
+    else:
+        files = (found,)
+    # ExHuBERT and HuBERT are prepared alike, whatever their file says.
+    own = read_json_object(config).get("model_type") in ("wav2vec2", "wavlm")
+    preprocessor = fetch(_PREPROCESSOR) if own else None
+    return Checkpoint(
+        source, revision, config, files, preprocessor if isinstance(preprocessor, Path) else None
+    )
 
 
 def _demand(source: str, name: str, fetch: Fetch) -> Path:

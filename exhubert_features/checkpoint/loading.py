@@ -14,17 +14,25 @@ from torch import Tensor
 from ..errors import CheckpointError, UsageError
 from ..model import ExHuBERTNetwork
 from ..model.config import ExHuBERTConfig
-from ..spec import CLASSES
+from ..spec import CLASSES, SAMPLE_RATE
 from .blank import blank_model
 from .hub import Checkpoint, find_checkpoint, read_json_object
 from .weights import check_values, files_sha256, read_weights
 
-_ARCHITECTURES = ("hubert", "exhubert")
-_OTHER = "Use an ExHuBERT or HuBERT checkpoint"
+_ARCHITECTURES = ("hubert", "wav2vec2", "wavlm", "exhubert")
+_OTHER = "Use an ExHuBERT, HuBERT, wav2vec 2.0 or WavLM checkpoint"
 _GATE = "gate_bb_linear"
 _LAYER = re.compile(r"hubert\.encoder\.layers\.(\d+)\.")
 _CONVOLUTION = re.compile(r"hubert\.feature_extractor\.conv_layers\.(\d+)\.")
 _HEAD = ("projector.", "classifier.")
+# The head of transformers' ...ForSequenceClassification.
+_CLASSIFIER = {f"{name}{part}" for name in _HEAD for part in ("weight", "bias")}
+# What stands on or beside the encoder and changes none of its states: heads of speech recognition
+# and of pre-training, layers that shorten its output, the last layer of an x-vector.
+_UNUSED = (
+    "lm_head.", "quantizer.", "project_hid.", "project_q.", "hubert.adapter.",
+    "hubert.feature_extractor.weight", "hubert.feature_extractor.bias",
+)  # fmt: skip
 # What a config must say itself, for the weights' shapes do not tell it all.
 _NEEDED = (
     "hidden_size",
@@ -84,9 +92,17 @@ def read_config(checkpoint: Checkpoint) -> ExHuBERTConfig:
 def read_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read the tensors this model has a use for, memory-mapped, under the release's key names."""
     state = read_weights(checkpoint.weight_files)
-    # The speech recognition head of HubertForCTC.
-    unused = {key for key in state if key.startswith("lm_head.")}
-    if "layer_weights" in state:
+    unused = {key for key in state if key.startswith(_UNUSED)}
+    head = {key for key in state if not key.startswith("hubert.")} - unused
+    family = read_json_object(checkpoint.config_file).get("model_type")
+    if head and head != _CLASSIFIER and family in ("wav2vec2", "wavlm"):
+        warnings.warn(
+            f"{checkpoint.source} has a head of another kind ({', '.join(sorted(head)[:3])}, ...): "
+            "the encoder is loaded without it",
+            stacklevel=2,
+        )
+        unused |= head
+    elif "layer_weights" in state:
         warnings.warn(
             f"{checkpoint.source} classifies a weighted sum of layers (use_weighted_layer_sum), "
             "which is not supported: the encoder is loaded without its head",
@@ -120,7 +136,9 @@ def _derive_config(
             expected=f"{count}, as {checkpoint.source} has classes",
         )
     try:
-        config = ExHuBERTConfig.from_dict(data, gated=gated, classes=names)
+        config = ExHuBERTConfig.from_dict(
+            data, gated=gated, classes=names, do_normalize=_normalises(checkpoint)
+        )
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     _check_depth(config, state, checkpoint)
@@ -128,6 +146,22 @@ def _derive_config(
         # transformers stores this vector only when training would use it.
         state.setdefault("hubert.masked_spec_embed", torch.zeros(config.hidden_size))
     return config
+
+
+def _normalises(checkpoint: Checkpoint) -> bool | None:
+    """Whether the model's feature extractor normalises clips; None where nothing says so."""
+    file = checkpoint.preprocessor_file
+    if file is None:
+        return None
+    data = read_json_object(file)
+    rate, normalises = data.get("sampling_rate", SAMPLE_RATE), data.get("do_normalize", True)
+    if rate != SAMPLE_RATE or not isinstance(normalises, bool):
+        raise CheckpointError(
+            f"{file} has sampling_rate: {rate!r}, do_normalize: {normalises!r}",
+            expected=f"{SAMPLE_RATE}, and true or false",
+            remedy="Use a model of speech at this rate, or download it again",
+        )
+    return normalises
 
 
 def _check_config(data: Mapping[str, Any], file: Path) -> None:
@@ -206,7 +240,7 @@ def _check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file:
     if problems:
         raise CheckpointError(
             f"{file} does not fit its config.json: {'; '.join(problems)}",
-            expected="the weights of an ExHuBERT or HuBERT, whole",
+            expected="the weights of such a model, whole",
             remedy="Check that both files belong together, or use another checkpoint",
         )
 

@@ -22,7 +22,11 @@ from .blank import blank_model
 
 
 def save_checkpoint(
-    model: ExHuBERTNetwork, destination: str | Path, *, dtype: torch.dtype | None = None
+    model: ExHuBERTNetwork,
+    destination: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    card: str | None = None,
 ) -> None:
     """Write ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``.
 
@@ -34,15 +38,26 @@ def save_checkpoint(
         A folder that does not exist yet, or is empty.
     dtype
         Floating-point type of the stored weights; None keeps the model's.
+    card
+        Text of a ``README.md``; None writes none.
     """
     from safetensors.torch import save_file
 
+    if model.config.family != "hubert":
+        raise UsageError(
+            f"this is a {model.config.family}",
+            expected="an ExHuBERT or HuBERT to write",
+            remedy="Others load as they are: --model; transformers itself writes "
+            "them as safetensors",
+        )
     state = {key: _cast(key, tensor, dtype) for key, tensor in model.state_dict().items()}
     stored = next(iter(state.values())).dtype
     with _whole_folder(Path(destination)) as folder:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.config))
         _write_json(folder / "config.json", _hub_config(model.config, stored))
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
         # safetensors makes a file that only its owner can read; a shared folder needs more.
         shutil.copymode(folder / "config.json", folder / "model.safetensors")
 

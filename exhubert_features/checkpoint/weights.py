@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, StoreError
-from ..files import read_json, write_json
+from ..stamps import read_json, write_json
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -31,7 +31,9 @@ _UNREADABLE = (
     AttributeError, AssertionError, MemoryError, OverflowError, struct.error,
 )  # fmt: skip
 
-# Keys of a bare HubertModel start with these; everything else names the head it belongs to.
+# What transformers calls the encoder beneath a head.
+_PREFIX = re.compile(r"^(hubert|wav2vec2|wavlm)\.")
+# Keys of a bare encoder start with these; everything else names the head it belongs to.
 _ENCODER_ROOTS = ("masked_spec_embed", "feature_extractor.", "feature_projection.", "encoder.")
 _WEIGHT_NORM = {
     "parametrizations.weight.original0": "weight_g",
@@ -59,10 +61,12 @@ def _release_key(key: str) -> str:
     """Spell a key as the released checkpoint does.
 
     Newer torch writes the weight norm of the positional convolution as a parametrization; a
-    bare ``HubertModel`` has no ``hubert.`` in front.
+    bare ``HubertModel`` has no ``hubert.`` in front, other families their own name.
     """
     for modern, released in _WEIGHT_NORM.items():
         key = key.replace(modern, released)
+    if _PREFIX.match(key):
+        return _PREFIX.sub("hubert.", key)
     return f"hubert.{key}" if key.startswith(_ENCODER_ROOTS) else key
 
 
@@ -96,6 +100,11 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{file} cannot be read as safetensors ({error})", remedy=_DAMAGED
+        ) from error
+    except RuntimeError as error:  # what the system refused, in torch's words
+        raise CheckpointError(
+            f"{file} cannot be read ({error})",
+            remedy="Check the disk and `ulimit -n`, and run the same command again",
         ) from error
 
 

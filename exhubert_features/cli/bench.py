@@ -1,16 +1,33 @@
-"""``exhubert bench store`` and ``extract``: how fast they are on this machine."""
+"""``exhubert bench``: how fast everything is on this machine; ``store`` and ``extract``: those."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .options import positive
+from .options import PRECISIONS, positive
+from .wording import count, duration, size
+
+if TYPE_CHECKING:
+    from ..bench.whole import Bench
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser.description = MACHINE
+    parser.add_argument(
+        "--quick", action="store_true", help="with 4 of 48 layers: a minute in place of 15"
+    )
+    parser.add_argument(
+        "--hours", type=float, default=100.0, help="of audio to plan for (default: 100)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("-o", "--output", metavar="JSON", type=Path, help="write the figures")
+    parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     store = actions.add_parser(
         "store", help="writing and reading features, beside two other ways", description=STORE
     )
@@ -32,11 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     extract.add_argument("--model", metavar="ID|DIR", help="a checkpoint instead of random weights")
     extract.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    extract.add_argument("--precision", default="float32", help="float32, bfloat16 or float16")
+    extract.add_argument("--precision", choices=PRECISIONS, default="auto")
     extract.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     extract.add_argument("--json", action="store_true", help="for machines")
 
 
+MACHINE = (
+    "Measures this machine's matrix products and copying, the encoder with random weights of the "
+    "released size in each precision and batch size beside a plain loop, extraction from files "
+    "and the store; says which settings to use."
+)
 STORE = (
     "Writes all 49 layers of synthetic clips with this package's store, as one HDF5 dataset per "
     "clip, and with SpeechBrain's cache; reads them back in random order and by layer."
@@ -49,14 +71,72 @@ EXTRACT = (
 
 def run(options: argparse.Namespace) -> int:
     """Run one benchmark."""
-    return {"store": _run_store, "extract": _run_extract}[options.action](options)
+    runs = {None: _run_machine, "store": _run_store, "extract": _run_extract}
+    return runs[options.action](options)
+
+
+def _run_machine(options: argparse.Namespace) -> int:
+    """Measure everything and recommend."""
+    import json
+
+    from ..bench.whole import bench_machine
+
+    _check_output(options)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        found = bench_machine(Path(name), device=options.device, quick=options.quick)
+    _print_machine(found)
+    seconds = found.seconds_for(options.hours)
+    print(
+        f"{options.hours:g} h of audio will take {duration(seconds)} here with the released model: "
+        f"`exhubert extract --precision {found.chosen} --batch-size {found.best.batch_size}` "
+        "(auto chooses this precision)"
+    )
+    if options.output:
+        best = {**asdict(found.best), "audio_hours": options.hours, "seconds_needed": seconds}
+        data = {**asdict(found), "recommendation": best}
+        options.output.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuse, before minutes are spent, what could not be written or planned after them."""
+    from ..errors import UsageError
+
+    if not options.hours > 0:
+        raise UsageError(f"--hours {options.hours}", expected="hours of audio, above 0")
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise UsageError(f"-o {options.output}: its folder does not exist")
+
+
+def _print_machine(found: Bench) -> None:
+    """Print all figures."""
+    machine, extra, store = found.machine, found.pipeline, found.store
+    peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in machine.peaks.items())
+    print(f"{machine.device}, {count(machine.threads, 'thread')}")
+    print(f"matrix products: {peaks} Gop/s; copying: {machine.copied_per_second / 1e9:.1f} GB/s")
+    print(f"clips of 3 s through {found.layers} layers of the released width, random weights:")
+    head = ("batch", "clips/s", "real time", "of peak", "memory", "plain loop")
+    print(f"{'':12}" + "".join(f"{word:>11}" for word in head))
+    for speed in found.speeds:
+        cells = (
+            f"{speed.batch_size}",
+            f"{speed.clips_per_second:.2f}",
+            f"{speed.real_time:.1f} x",
+            f"{100 * speed.share_of_peak:.0f} %",
+            "" if speed.memory is None else size(speed.memory),
+            f"{speed.ratio:.2f} x",
+        )
+        print(f"{speed.name:12}" + "".join(f"{cell:>11}" for cell in cells))
+    print(f"from files into a store: {100 * extra.wall:.1f} % more time than the encoder alone")
+    print(
+        f"the store: writes {store.write_clips_per_second:,.0f} and reads "
+        f"{store.read_clips_per_second:,.0f} clips/s, all layers of the released width"
+    )
 
 
 def _run_store(options: argparse.Namespace) -> int:
     """Measure the store."""
     import json
-    import tempfile
-    from dataclasses import asdict
 
     from ..bench.store import (
         bench_datasets,
@@ -97,8 +177,6 @@ def _run_store(options: argparse.Namespace) -> int:
 def _run_extract(options: argparse.Namespace) -> int:
     """Measure extraction."""
     import json
-    import tempfile
-    from dataclasses import asdict
 
     from ..bench.extract import bench_extract
     from ..checkpoint.saving import write_random_checkpoint

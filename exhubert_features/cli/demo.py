@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
 def claim(folder: Path) -> None:
     """Take a folder that is empty or holds this very demo, and no other."""
     from ..errors import UsageError
+    from ..files import make_folder, publish
     from ..version import __version__
 
     note = folder / "demo.json"
@@ -67,7 +68,7 @@ def claim(folder: Path) -> None:
                 "speakers": SPEAKERS, "sentences": SENTENCES}  # fmt: skip
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file", expected="a folder", remedy="Choose another -o")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         try:
             found = json.loads(note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -78,8 +79,8 @@ def claim(folder: Path) -> None:
                 expected="an empty folder, a new one, or that of an earlier run of this version",
                 remedy="Choose another -o",
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    make_folder(folder)
+    publish(f"{json.dumps(settings, indent=1)}\n".encode(), note, replace=True)
 
 
 def make_inputs(folder: Path) -> None:

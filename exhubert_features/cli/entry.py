@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,9 +11,11 @@ from importlib import import_module
 
 from ..errors import ExHuBERTError
 from ..version import __version__
+from .streams import safe_output
 
 # Name and one-line help stand here so that `exhubert --help` imports no command at all.
 COMMANDS = {
+    "doctor": "what of this environment works, what does not, and what mends it",
     "demo": "the whole chain on synthetic speech, offline, in about a minute",
     "prepare": "a manifest out of a corpus' folder",
     "extract": "audio to a crash-safe feature store",
@@ -30,8 +30,9 @@ COMMANDS = {
     "evaluate": "test a trained head on another store",
     "compare": "finished runs side by side, tested on the same clips",
     "convert": "any supported checkpoint to safetensors with label names",
+    "export-onnx": "a checkpoint as an ONNX model, compared with the original",
     "expand": "block-extend a HuBERT checkpoint, the paper's way",
-    "bench": "how fast the store and the extraction are on this machine",
+    "bench": "how fast this machine is at it, and which settings to use",
 }
 
 
@@ -45,7 +46,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == command:
-            module = import_module(f".{name}", __package__)
+            module = import_module(f".{name.replace('-', '_')}", __package__)
             module.add_arguments(child)
             child.set_defaults(run=module.run)
     return parser
@@ -53,24 +54,25 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or 2 for wrong usage, 3 failed clips, 4 damage."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with safe_output():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: list[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), None)
     try:
         options = build_parser(command).parse_args(arguments)
         options.command_line = shlex.join(["exhubert", *arguments])  # for reports
         code = int(options.run(options))
-        if sys.stdout is not None:  # closed by whoever started us
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except BrokenPipeError:  # `exhubert inspect STORE | head` has seen enough
-        _drop_output()
         return 141  # what the shell calls a process that SIGPIPE ended
     except ExHuBERTError as error:
         _complain(f"error: {error}")
         return error.exit_code
     except OSError as error:  # whatever a disk or the system refuses, wherever it does
         _complain(f"error: {_explain(error)}")
-        _drop_output()
         return 1
     except MemoryError:
         _complain("error: out of memory. Use a smaller --batch-size, or cut long audio into parts.")
@@ -81,20 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(words: str) -> None:
-    """Say on stderr what went wrong, unless that is closed or full, too."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"exhubert: {words}", file=sys.stderr, flush=True)
-
-
-def _drop_output() -> None:
-    """Nobody can take what is left of the output; the flush at exit must not fail again."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except (AttributeError, ValueError):  # closed before we were started, or since
-            continue
+    """Say on stderr what went wrong."""
+    print(f"exhubert: {words}", file=sys.stderr, flush=True)
 
 
 def _explain(error: OSError) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..store import FeatureStore
 
 FORMATS = ("npz", "csv", "parquet")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--layer", type=int, help="hidden-state id; default: the last one stored")
     group.add_argument("--layers", help="several: all, 0,12,24,48 or 0-48; columns layer12_0, ...")
     parser.add_argument("--pool", help="default: the first one stored")
+    parser.add_argument(
+        "--features-only",
+        action="store_true",
+        help="csv or parquet: file, start and end and the features, for tools that take every "
+        "other column as a feature (nkululeko, audformat)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.add_argument(
         "--formulas",
@@ -42,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from ..files import publish
     from ..spec import parse_layers
     from ..store import FeatureStore
+    from ..tables import without_formulas
 
     store = FeatureStore(options.store)
     layers: int | Sequence[int] = store.layers[-1] if options.layer is None else options.layer
@@ -51,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     pool = options.pool or store.pools[0]
     base = str(options.store.resolve()).removesuffix(".h5")
     output = options.output or Path(f"{base}.{options.to}")
+    if options.features_only and options.to == "npz":
+        raise UsageError("--features-only with --to npz", expected="--to csv or parquet")
     if output.exists() and not options.force:
         raise UsageError(
             f"{output} exists", remedy="Choose another name with -o, or replace it with --force"
@@ -58,9 +66,12 @@ def run(options: argparse.Namespace) -> int:
     if options.to == "npz":
         content = _npz(store, layers, pool)
     else:
-        table = _table(store, layers, pool)
-        content = _csv(table, options.formulas) if options.to == "csv" else _parquet(table)
-    publish(content, output, replace=options.force)
+        make = _features_only if options.features_only else _table
+        table = make(store, layers, pool)
+        shown = table if options.formulas else without_formulas(table)
+        content = shown.to_csv(index=False).encode() if options.to == "csv" else _parquet(table)
+    if not publish(content, output, replace=options.force):
+        raise UsageError(f"{output} exists by now", remedy="Choose another name with -o")
     named = f"layer {layers}" if isinstance(layers, int) else f"{len(layers)} layers"
     print(printable(f"{output}: {len(store):,} rows, {named}, {pool}"))
     return 0
@@ -106,16 +117,12 @@ def _table(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.Da
     return frame
 
 
-def _csv(frame: pd.DataFrame, formulas: bool) -> bytes:
-    if not formulas:
-        for name in frame.select_dtypes(exclude="number"):
-            cells = [
-                f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
-                for cell in frame[name]
-            ]
-            frame[name] = cells
-        frame = frame.rename(columns=lambda name: f"'{name}" if name.startswith(FORMULA) else name)
-    return frame.to_csv(index=False).encode()
+def _features_only(store: FeatureStore, layers: int | Sequence[int], pool: str) -> pd.DataFrame:
+    """Build the features on audformat's index, as it writes that: ``0 days 00:00:01.500000``."""
+    frame = store.to_dataframe(layer=layers, pool=pool).reset_index()
+    for name in ("start", "end"):
+        frame[name] = frame[name].astype(str)
+    return frame
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..spec import SAMPLE_RATE, ExtractionSpec, parse_layers
+from ..spec import SAMPLE_RATE
+from .extract_on_ray import add_ray_arguments, run_on_ray
+from .extracting import begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
 from .options import (
     add_audio_arguments,
@@ -24,10 +25,8 @@ from .wording import count, duration, size
 
 if TYPE_CHECKING:
     from ..extraction import Extraction
-    from ..records import ClipFailure, PlannedClip
-    from ..store import FeatureStore
+    from ..records import PlannedClip
 
-FAILURES_SHOWN = 5  # of each kind; all of them are in the store
 SPARE_BYTES = 256 << 20  # left free on the disk, for the index and for everybody else
 
 
@@ -56,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_earlier_name(group, "--frames", dest="frame_layers")
     group.add_argument(
+        "--no-logits",
+        dest="logits",
+        action="store_false",
+        help="without class scores: layers above the highest one that is kept do not run",
+    )
+    group.add_argument(
         "--segments", action="store_true", help="one row for each window instead of each clip"
     )
     group.add_argument(
@@ -73,25 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shard-clips", type=positive, default=256, help="clips in one file (default: %(default)s)"
     )
-    group = parser.add_argument_group("several machines")
     group.add_argument(
         "--part",
         metavar="I/N",
-        help="only the I-th of N parts, for schedulers' arrays; which clips these are depends on "
-        "their ids alone, and any number of parts may write into one store",
+        help="only the I-th of N parts: clips are dealt out by their ids, and any number of "
+        "machines may do parts into one store at the same time",
     )
-    group.add_argument(
-        "--engine", choices=("here", "ray"), default="here", help="default: %(default)s"
-    )
-    group.add_argument(
-        "--address", help="of a Ray cluster, such as auto (default: one is started here)"
-    )
-    group.add_argument(
-        "--actors", type=positive, help="workers on Ray (default: one a GPU, or a machine)"
-    )
-    group.add_argument(
-        "--gpus-per-actor", type=float, default=0.0, help="may be a fraction (default: 0)"
-    )
+    add_ray_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,8 +92,6 @@ def run(options: argparse.Namespace) -> int:
     from ..extraction import parse_part, plan_clips
 
     if options.engine == "ray":
-        from .extract_on_ray import run_on_ray
-
         return run_on_ray(options)
     settings = read_settings(options)  # wrong usage shows before audio is read, and audio that
     plan = plan_clips(  # is not there before the model is loaded
@@ -110,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         part=parse_part(options.part) if options.part else None,
     )
+    if options.precision == "auto":
+        options.precision = begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
         plan,
         **settings,
@@ -133,22 +126,6 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return stopped(options.output)
     return summarise(store, {clip.id for clip in extraction.plan.planned})
-
-
-def read_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Read what the options ask for, as :meth:`Encoder.extract` takes it; refuse what cannot be."""
-    settings: dict[str, Any] = {
-        "pools": tuple(name.strip() for name in options.pools.split(",")),
-        "preprocess": options.preprocess,
-        "window": options.window,
-        "hop": options.window if options.hop is None else options.hop,
-        "segments": options.segments,
-        "dtype": options.dtype,
-        "channel": options.channel,
-    }
-    ExtractionSpec(**settings)
-    frame_layers = parse_layers(options.frame_layers) if options.frame_layers else ()
-    return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
 
 
 def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
@@ -185,45 +162,3 @@ def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: P
 def _seconds_of(clips: Iterable[PlannedClip]) -> float:
     """Audio in clips."""
     return sum(clip.samples for clip in clips) / SAMPLE_RATE
-
-
-def stopped(output: Path) -> int:
-    """After Ctrl-C: what is safe, and how to go on."""
-    from ..store import FeatureStore
-
-    rows = len(FeatureStore(output)) if (output / "store.json").is_file() else 0
-    print(
-        f"Stopped. {output} holds {count(rows, 'row')}. "
-        "Run the same command again to go on from there.",
-        file=sys.stderr,
-    )
-    return 130
-
-
-def summarise(store: FeatureStore, names: Collection[str]) -> int:
-    """Say what is in the store now and what failed; 3 when any of these clips did."""
-    status = zip(store.column("clip_id"), store.column("status"), strict=True)
-    silent = {name for name, state in status if name in names and "silent" in state}
-    print(f"{store.path}: {count(len(store), 'row')}")
-    if silent:
-        print(f"Warning: {count(len(silent), 'silent clip')}, such as {min(silent)}")
-    failures = [failure for failure in store.failures if failure.id in names]
-    if not failures:
-        return 0
-    print(f"Failed: {len(failures):,} of {count(len(names), 'clip')}", file=sys.stderr)
-    _show_failures(failures)
-    print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
-    return 3
-
-
-def _show_failures(failures: Sequence[ClipFailure]) -> None:
-    """Print the first few of each kind to stderr."""
-    kinds: dict[str, list[ClipFailure]] = defaultdict(list)
-    for failure in failures:
-        kinds[failure.kind].append(failure)
-    for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        print(f"  {kind}: {len(members):,}", file=sys.stderr)
-        for failure in members[:FAILURES_SHOWN]:
-            print(f"    {failure.id}: {failure.reason}", file=sys.stderr)
-        if len(members) > FAILURES_SHOWN:
-            print(f"    and {len(members) - FAILURES_SHOWN:,} more", file=sys.stderr)

@@ -1,37 +1,62 @@
-"""``exhubert extract ... --engine ray``: the same store, by the workers of a Ray cluster."""
+"""``exhubert extract ... --engine ray``: the same store, by the actors of a Ray cluster."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from .extract import read_settings, stopped, summarise
+from .extracting import begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
-from .options import model_settings
+from .options import model_settings, positive
 from .wording import count, duration
 
 if TYPE_CHECKING:
-    from ..cluster import Outcome
+    from ..cluster import Tally
+
+LINE_SECONDS = 30.0  # between lines where there is no terminal
+
+
+def add_ray_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare who does the work."""
+    group = parser.add_argument_group("several machines")
+    group.add_argument(
+        "--engine",
+        choices=("here", "ray"),
+        default="here",
+        help="who does the work: this process, or the actors of a Ray cluster (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
+        "--address", help="of a Ray cluster: auto, host:6379 (default: one is started here)"
+    )
+    group.add_argument(
+        "--actors", type=positive, help="on Ray (default: one a GPU, without GPUs one a machine)"
+    )
+    group.add_argument(
+        "--gpus-per-actor",
+        type=float,
+        metavar="SHARE",
+        help="on Ray, may be a fraction (default: 1 where there are GPUs)",
+    )
 
 
 def run_on_ray(options: argparse.Namespace) -> int:
     """Deal the clips out, show how far they are, and list what failed."""
-    from ..cluster import Job
-    from ..cluster.ray_engine import Cluster, extract_on_ray
-    from ..extraction import parse_part, read_source
+    from ..cluster import Cluster, Job, extract_on_ray, list_entries
+    from ..extraction import parse_part
     from ..store import FeatureStore
 
     settings = read_settings(options)
-    named = read_source(options.input, options.data_root)
     part = parse_part(options.part) if options.part else None
-    entries = [entry for entry in named.entries if part is None or part.holds(entry.id)]
-    print(f"Plan: {count(len(entries), 'clip')} -> {options.output}, on Ray.")
-    if named.left_out:
-        print(f"Left out, as their names are not those of audio: {named.left_out:,}.")
-    sys.stdout.flush()
+    entries = list(list_entries(options.input, options.data_root, part))
+    print(f"Plan: {count(len(entries), 'clip')} -> {options.output}, on Ray.", flush=True)
     if options.dry_run:
         return 0
+    if options.precision == "auto":
+        options.precision = begun_precision(options.output) or "auto"
     job = Job(
         store=options.output.absolute(),
         model=model_settings(options),
@@ -42,39 +67,74 @@ def run_on_ray(options: argparse.Namespace) -> int:
     cluster = Cluster(
         address=options.address, actors=options.actors, gpus_per_actor=options.gpus_per_actor
     )
-    with Interrupt() as interrupt, _Display(len(entries)) as display:
+    with Interrupt() as interrupt:
+        display = _Display(len(entries))
 
-        def report(outcome: Outcome) -> None:
-            display.update(outcome)
+        def report(tally: Tally, workers: int) -> None:
+            display.update(tally, workers)
             interrupt.check()
 
         try:
-            extract_on_ray(entries, job, cluster, block_clips=options.shard_clips, report=report)
+            extract_on_ray(
+                entries,
+                job,
+                cluster,
+                block_clips=options.shard_clips,
+                strict=options.strict,
+                report=report,
+            )
         except KeyboardInterrupt:
             return stopped(options.output)
+        finally:
+            display.close()
     return summarise(FeatureStore(options.output), {entry.id for entry in entries})
 
 
 class _Display:
-    """Clips done, failures and hours of audio, on stderr."""
+    """Clips done, failures, hours of audio and the time left: redrawn on a terminal, else lines."""
 
     def __init__(self, clips: int) -> None:
-        from tqdm import tqdm
+        self._clips, self._done, self._failed = clips, 0, 0
+        self._new, self._seconds, self._workers = 0, 0.0, 0
+        self._begun = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
 
-        self._bar = tqdm(total=clips, unit="clip", mininterval=1.0)
-        self._failed, self._seconds = 0, 0.0
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, outcome: Outcome) -> None:
+    def update(self, tally: Tally, workers: int) -> None:
         """Count one block."""
-        self._failed += outcome.failed
-        self._seconds += outcome.seconds
-        self._bar.set_postfix_str(
-            f"{duration(self._seconds)} of audio, failed: {self._failed:,}", refresh=False
-        )
-        self._bar.update(outcome.stored + outcome.present + outcome.failed)
+        now = time.monotonic()
+        if workers and not self._workers and not self._done:
+            self._begun = now  # loading the model is none of the pace
+        self._workers = workers
+        self._done += tally.stored + tally.present + tally.failed
+        self._new += tally.stored
+        self._failed += tally.failed
+        self._seconds += tally.seconds
+        if now - self._shown >= (1.0 if self._terminal else LINE_SECONDS):
+            self._shown = now
+            self._show()
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        self._show()
+        if self._terminal:
+            print(file=sys.stderr, flush=True)
+
+    def _show(self) -> None:
+        if self._terminal:
+            columns = shutil.get_terminal_size().columns
+            print(f"\r{self.state()[: columns - 1]}\x1b[K", end="", file=sys.stderr, flush=True)
+        else:
+            print(self.state(), file=sys.stderr, flush=True)
+
+    def state(self) -> str:
+        """Say it in a line."""
+        elapsed = time.monotonic() - self._begun
+        parts = [f"{self._done:,} of {count(self._clips, 'clip')}"]
+        if self._failed:
+            parts.append(f"{self._failed:,} failed")
+        parts += [f"{duration(self._seconds)} of audio", count(self._workers, "worker")]
+        if self._new and elapsed:
+            parts.append(f"{self._new / elapsed:.1f} clips/s")
+            left = (self._clips - self._done) * elapsed / self._done
+            parts += [f"about {duration(left)} left"] if left else []
+        return ", ".join(parts)

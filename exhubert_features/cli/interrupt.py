@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 from types import FrameType
 
 # SIGTERM is what schedulers send some seconds before they kill.
@@ -36,11 +37,9 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(number, _at_once)
-        print(
-            f"\nFinishing what is under way. {_name(number)} again stops at once.",
-            file=sys.stderr,
-            flush=True,
-        )
+        words = f"\nFinishing what is under way. {_name(number)} again stops at once.\n"
+        with contextlib.suppress(OSError):
+            os.write(2, words.encode())  # print() may be what was interrupted
 
 
 def _name(number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     """Add store, labels and what the report needs."""
-    parser.add_argument("store", metavar="STORE", help="features from `exhubert extract`")
+    parser.add_argument(
+        "store",
+        metavar="STORE",
+        nargs="+",
+        help="features from `exhubert extract`; of several, each is a corpus, named by its rows' "
+        "corpus column, by its folder, or as NAME=STORE",
+    )
     parser.add_argument(
         "--labels",
         metavar="FILE",
         help="CSV, TSV or JSON, joined on id or file (default: columns of the store's manifest)",
     )
-    parser.add_argument("--target", metavar="COLUMN", help="what to predict")
+    parser.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="what to predict; several numbers at once as arousal,valence,dominance",
+    )
     parser.add_argument(
         "--group", metavar="COLUMN", default="speaker", help="who speaks (default: %(default)s)"
     )
@@ -47,6 +57,12 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="--labels has a row per annotator: the most frequent class counts, or the mean number",
     )
     parser.add_argument(
+        "--soft",
+        action="store_true",
+        help="labels are shares of classes: --target names a column for each class, such as "
+        "angry,happy,sad, holding shares or votes; or those of --annotators",
+    )
+    parser.add_argument(
         "--by", metavar="COLUMNS", help="scores by these as well, such as gender,language"
     )
     parser.add_argument("--corpus", metavar="NAME", help="the corpus' name, for the report")
@@ -63,10 +79,11 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how clips are divided into training and test."""
     parser.add_argument(
         "--split",
-        choices=("auto", "leave-one-group-out", "grouped", "random"),
+        choices=("auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "random"),
         default="auto",
         help="auto: the split column, else one group out for up to 6 groups, else grouped folds; "
-        "random ignores speakers and is reported as such",
+        "leave-one-corpus-out needs several stores or a column corpus; random ignores speakers "
+        "and is reported as such",
     )
     parser.add_argument(
         "--split-column", metavar="COLUMN", help="holds train/dev/test, or the official folds"
@@ -88,8 +105,10 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="compare with a table of other features in the same folds, or with `logits`, the "
-        "encoder's own class scores; repeatable",
+        help="compare with other features in the same folds: a table of them, `logits`, the "
+        "encoder's own class scores, or `egemaps`, which opensmile computes from the store's files "
+        "(written to egemaps.csv in the output); or with `six-classes`, what the released model "
+        "tells by itself; repeatable",
     )
     parser.add_argument(
         "--per-speaker",
@@ -121,6 +140,7 @@ def label_options(options: argparse.Namespace) -> LabelOptions:
         drop_unlabelled=options.drop_unlabelled,
         id_column=options.id_column,
         annotators=options.annotators,
+        soft=options.soft,
         columns=tuple(options.by.split(",")) if options.by else (),
     )
 
@@ -165,6 +185,24 @@ def group_column(options: argparse.Namespace, store: FeatureStore) -> str | None
     return options.group if any(options.group in row for row in rows) else None
 
 
+def chosen_baselines(options: argparse.Namespace, store: FeatureStore) -> list[str | Path]:
+    """Return the baselines, as typed but for eGeMAPS functionals, which become a table."""
+    return [
+        _egemaps(store, Path(options.output)) if name == "egemaps" else name
+        for name in dict.fromkeys(options.baseline)
+    ]
+
+
+def _egemaps(store: FeatureStore, output: Path) -> Path:
+    from ..extraction.functionals import write_egemaps
+
+    return write_egemaps(
+        store,
+        output / "egemaps.csv",
+        on_progress=lambda done, total: show_progress("eGeMAPS", done, total),
+    )
+
+
 def chosen_layers(text: str | None, store: FeatureStore) -> tuple[int, ...] | None:
     """Return layer ids out of ``all``, ``last``, ``12,24`` or ``0-48``; None: not chosen."""
     from ..spec import parse_layers, resolve_layers
@@ -193,36 +231,58 @@ def show_result(
     from ..report import comparison_words, dealing_words, metric_name
 
     more, name, main = more or {}, evaluation.metric, evaluation.main
-    count = len(evaluation.protocol.tested)
+    count, chance = len(evaluation.scored), _chance(evaluation)
     if as_json:
         result = {name: main.value, f"{name}_interval": [main.low, main.high], **more}
         result |= {evaluation.unit: count, "warnings": evaluation.warnings}
-        result["parts"] = evaluation.parts
+        result |= {"parts": evaluation.parts, "chance": chance}
         if evaluation.repeats:
             result["dealings"] = [main.value, *evaluation.repeats]
+        result["metrics"], result["baselines"] = evaluation.figures, evaluation.baselines
         result["comparisons"] = evaluation.comparisons
         print(json.dumps(json_data({**result, "report": str(written)}), indent=1))
         return
     print(
         f"{metric_name(name)} {main.value:.3f} "
         f"(95 % interval {main.low:.3f} to {main.high:.3f}), {count} {evaluation.unit}."
+        + ("" if chance is None else f" Chance is {chance:.3f}.")
     )
+    for line in _other_figures(evaluation):
+        print(line)
     print(evaluation.protocol.words, evaluation.method)
     if evaluation.repeats:
         print(dealing_words((main.value, *evaluation.repeats), name))
     for comparison in evaluation.comparisons:
         print(comparison_words(comparison, name))
     for part in evaluation.parts:
-        low, high = part.score.low, part.score.high
-        print(
-            f"{part.kind} {part.name}: {metric_name(name)} {part.score.value:.3f} "
-            f"({low:.3f} to {high:.3f}), {part.clips}"
-        )
+        score = part.score
+        told = f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+        if score.value != score.value:
+            told = "not defined, for the numbers do not vary or are not known"
+        print(f"{part.kind} {part.name}: {metric_name(name)} {told}, {part.clips}")
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {value}")
     for warning in evaluation.warnings:
         print(f"warning: {warning}")
     print(f"report: {written}")
+
+
+def _chance(evaluation: Evaluation) -> float | None:
+    """Score guessing, by UAR; None for numbers."""
+    tested = evaluation.tested
+    return 1 / len(set(tested.values.tolist())) if tested.classes else None
+
+
+def _other_figures(evaluation: Evaluation) -> Iterator[str]:
+    """Say how good each of several targets is told, and shares of classes where labels are soft."""
+    from ..report import metric_name
+
+    for key, figure in evaluation.figures.items():
+        if key.startswith("ccc ") or key in evaluation.baselines:
+            chance = evaluation.baselines.get(key)
+            against = "" if chance is None else f", chance {chance:.3f}"
+            span = f"{figure.low:.3f} to {figure.high:.3f}"
+            yield f"{metric_name(key)} {figure.value:.3f} ({span}){against}"
 
 
 def _parse_pairs(pairs: Sequence[str], option: str, expected: str) -> dict[str, str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE
+from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE, Precision
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
+
+PRECISIONS = ("auto", *get_args(Precision))
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +23,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="ID|DIR",
         default=DEFAULT_SOURCE,
-        help="Hub id or local folder of an ExHuBERT or HuBERT checkpoint (default: %(default)s)",
+        help="Hub id or local folder of an ExHuBERT, HuBERT, wav2vec 2.0 or WavLM checkpoint "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--revision",
@@ -31,9 +36,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument(
         "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the computation (default: %(default)s, exact)",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the computation (default: %(default)s: float32, which is exact, unless this "
+        "machine has units for bfloat16 or int8 and the model stays close to float32 in it)",
     )
 
 
@@ -42,9 +48,10 @@ def add_audio_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("audio")
     group.add_argument(
         "--preprocess",
-        choices=("card", "masked"),
+        choices=("card", "masked", "none"),
         default=DEFAULT_PREPROCESS,
-        help="card: as the released model was trained, padded to 3 s; masked: padding is ignored",
+        help="card: as the model was trained, ExHuBERT and HuBERT padded to 3 s; masked: each clip "
+        "normalised by itself, padding ignored; none: not normalised either (default: %(default)s)",
     )
     group.add_argument(
         "--window", type=float, default=3.0, help="seconds; longer audio is cut (default: 3.0)"
@@ -100,4 +107,9 @@ def chosen_encoder(options: argparse.Namespace) -> Encoder:
     """Load the encoder that was asked for."""
     from ..encoder import load_encoder
 
-    return load_encoder(**model_settings(options))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        encoder = load_encoder(**model_settings(options))
+    for one in heard:
+        print(f"exhubert: warning: {one.message}", file=sys.stderr)
+    return encoder

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     )
     _check_plot(options.plot, plan)
     if options.precision is None:
-        options.precision = head.fingerprint.model.precision if head else "float32"
+        options.precision = head.fingerprint.model.precision if head else "auto"
     encoder = chosen_encoder(options)
     table = encoder.predict(
         plan,
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     predicted = Predicted(
         table,
         classes=class_columns(encoder.classes if head is None else head.config.classes),
-        target="" if head is None else head.config.target,
+        targets=() if head is None else head.config.targets,
         windows=prediction_spec(head, **how).segments,
     )
     if options.plot and predicted.rows:
@@ -150,7 +150,7 @@ def _draw(predicted: Predicted, plan: Plan, options: argparse.Namespace) -> None
         read_audio(clip.file, start=clip.start, end=clip.end, channel=options.channel),
         predicted.rows,
         classes=predicted.classes,
-        target=predicted.target,
+        targets=predicted.targets,
         title=Path(clip.file).name,
     )
     print(f"{options.plot}: the timeline", file=sys.stderr)

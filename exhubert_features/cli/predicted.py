@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..spec import marginals
+from ..tables import without_formulas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,16 +29,16 @@ class Predicted:
     table
         What ``predict`` returned.
     classes
-        Columns of class probabilities, in order; empty for values of ``target``.
-    target
-        What a regression head tells, the column of its values.
+        Columns of class probabilities, in order; empty for values of ``targets``.
+    targets
+        What a regression head tells, the columns of its values.
     windows
         Whether rows are windows of clips.
     """
 
     table: pd.DataFrame
     classes: tuple[str, ...]
-    target: str
+    targets: tuple[str, ...]
     windows: bool
 
     @cached_property
@@ -75,7 +76,7 @@ class Predicted:
 
     def csv(self, separator: str = ",") -> str:
         """Make a row for each prediction, and for each clip that failed, with its error."""
-        rounded = self._with_levels().round(6)
+        rounded = without_formulas(self._with_levels().round(6))
         return rounded.to_csv(index=False, sep=separator, lineterminator="\n")
 
     def json(self) -> str:
@@ -108,7 +109,11 @@ class Predicted:
         described: dict[str, Any] = {name: row[name] for name in ("id", "file", "start", "end")}
         described["warnings"] = row["warnings"].split(", ") if row["warnings"] else []
         if not self.classes:
-            return {**described, "target": self.target, "value": float(row[self.target])}
+            values = {name: float(row[name]) for name in self.targets}
+            if len(values) > 1:
+                return {**described, "values": values}
+            (target,) = self.targets
+            return {**described, "target": target, "value": values[target]}
         probabilities = self.probabilities(row)
         described |= {"label": row["label"], "probabilities": probabilities}
         return described | marginals(probabilities)
@@ -126,7 +131,7 @@ class Predicted:
     def _summary(self, row: Row) -> str:
         """Put the likeliest class, arousal and valence into one line."""
         if not self.classes:
-            return f"{self.target} {row[self.target]:.4g}"
+            return "   ".join(f"{name} {row[name]:.4g}" for name in self.targets)
         width = max(map(len, self.classes))
         probabilities = self.probabilities(row)
         parts = [f"{row['label']:<{width}} {max(probabilities.values()):.3f}"]

@@ -7,6 +7,7 @@ import argparse
 from .labelled import (
     add_label_arguments,
     add_split_arguments,
+    chosen_baselines,
     chosen_layers,
     group_column,
     label_options,
@@ -15,6 +16,7 @@ from .labelled import (
     show_result,
     split_options,
 )
+from .wording import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..heads import probe
-    from ..store import FeatureStore
+    from ..store import open_stores
 
     target, splitting, joining = (
         require_target(options),
         split_options(options),
         label_options(options),
     )
-    store = FeatureStore(options.store)
+    store = open_stores(options.store)
     evaluation = probe(
         store,
         target=target,
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         per_group=options.per_speaker,
         joining=joining,
         splitting=splitting,
-        baselines=options.baseline,
+        baselines=chosen_baselines(options, store),
         corpus=options.corpus,
         seed=options.seed,
         repeats=options.repeats,
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         more["layers_chosen"] = (
             {str(layer): folds[layer] for layer in folds}
             if options.json
-            else ", ".join(f"{layer} in {folds[layer]} folds" for layer in folds)
+            else ", ".join(f"{layer} in {count(folds[layer], 'fold')}" for layer in folds)
         )
         if evaluation.curve.weighted is not None:
             more["all_layers_weighted"] = round(evaluation.curve.weighted.value, 3)

@@ -7,6 +7,7 @@ import argparse
 from .labelled import (
     add_label_arguments,
     add_split_arguments,
+    chosen_baselines,
     chosen_layers,
     group_column,
     label_options,
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="balanced",
         help="whether every class counts alike, or as often as it occurs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--loss",
+        choices=("ccc", "mse"),
+        help="of numbers, for mlp, weighted and attention: 1 - CCC (the default), or squared error",
+    )
     parser.add_argument("--hidden", type=int, default=128, help="default: %(default)s")
     parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace a head that is there")
@@ -47,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from ..heads import FitOptions, train
     from ..heads.files import refuse_existing
     from ..report import setting_words
-    from ..store import FeatureStore
+    from ..store import open_stores
 
     for name in ("epochs", "learning_rate", "hidden"):
         if not getattr(options, name) > 0:
@@ -59,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         split_options(options),
         label_options(options),
     )
-    store = FeatureStore(options.store)
+    store = open_stores(options.store)
     trained = train(
         store,
         target=target,
@@ -76,8 +82,9 @@ def run(options: argparse.Namespace) -> int:
             learning_rate=options.learning_rate,
             hidden=options.hidden,
             prior=options.prior,
+            loss=options.loss,
         ),
-        baselines=options.baseline,
+        baselines=chosen_baselines(options, store),
         corpus=options.corpus,
         seed=options.seed,
         repeats=options.repeats,

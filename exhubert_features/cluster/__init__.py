@@ -1,8 +1,7 @@
-"""Extraction by several processes or machines: blocks of clips, dealt out, retried, committed."""
+"""Extraction by many machines: blocks of clips, dealt out, retried, committed; ``[ray]``."""
 
-from __future__ import annotations
+from .engine import extract_on_ray, list_entries
+from .places import Cluster
+from .worker import Job, Tally
 
-from .schedule import Block, Schedule
-from .worker import Job, Outcome, Worker
-
-__all__ = ["Block", "Job", "Outcome", "Schedule", "Worker"]
+__all__ = ["Cluster", "Job", "Tally", "extract_on_ray", "list_entries"]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..encoder import Encoder, load_encoder
+from ..encoder import load_encoder
 from ..extraction import Entry, Extraction, plan_entries
-from ..records import ClipFailure
+from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE
-from ..store import ShardLimits, WriteProgress
+from ..store.journal import append_events, clip_key, mended, planned, read_journal
+from ..store.rows import outstanding
 from ..store.writer import Writer
 
-FAILURES_TOLD = 20  # of a block; all of them are in the store
+FAILURES_TOLD = 20  # of a run; all of them are in the store
+# What libraries raise over one clip. Others of a batch need not suffer: each is tried alone.
+_RAISED = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,25 +28,25 @@ class Job:
     Parameters
     ----------
     store
-        Folder of the store, under this path on every machine.
+        Folder of the store, under this path on every machine; made when absent.
     model
-        Arguments of :func:`exhubert_features.load_encoder`, ``source`` among them.
+        Arguments of :func:`exhubert_features.load_encoder`: ``source``, ``precision``, ...
     settings
         Arguments of :meth:`exhubert_features.Encoder.extract`: ``layers``, ``pools``, ...
     batch_size, threads
-        The same, ``threads`` being its ``workers``; they decide no numbers.
+        Windows at a time, and threads that read audio; they decide no numbers.
     """
 
-    store: Path
-    model: Mapping[str, Any]
+    store: str | Path
+    model: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of one block. ``present`` clips were in the store already."""
+class Tally:
+    """What came of some blocks. ``present`` clips were in the store already."""
 
     stored: int = 0
     present: int = 0
@@ -52,8 +54,8 @@ class Outcome:
     seconds: float = 0.0  # of audio in the stored
     failures: tuple[ClipFailure, ...] = ()  # the first few
 
-    def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
             stored=self.stored + other.stored,
             present=self.present + other.present,
             failed=self.failed + other.failed,
@@ -62,70 +64,133 @@ class Outcome:
         )
 
 
+# Told what came of a block, if any, and how many workers there are.
+Report = Callable[[Tally, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What a worker says when it has loaded the model."""
+
+    precision: str
+    warnings: tuple[str, ...] = ()
+
+
 class Worker:
     """Loads the model once, then does block after block.
 
-    A block is committed as a whole when it is through: what a killed worker had not committed
-    is done again by another, and nothing is stored twice, as the store itself sees to that.
+    A block is committed when it is through, or every few minutes: what a killed worker had not
+    committed is done again by another, and nothing is stored twice, as the store sees to that.
 
     Parameters
     ----------
     job
         What to do.
-    encoder
-        A loaded one, in place of the job's model.
     """
 
-    def __init__(self, job: Job, encoder: Encoder | None = None) -> None:
-        self.job = job
-        self._encoder = encoder
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._stopping = False
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The model, loaded when first asked for: what is wrong with it is told by that call."""
-        return self._encoder or load_encoder(**self.job.model)
-
-    @cached_property
-    def _writer(self) -> Writer:
+    def begin(self) -> Ready:
+        """Load the model and open the store: whatever is wrong with these shows here."""
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", UserWarning)
+            self._encoder = load_encoder(**self._job.model)
+        store = Path(self._job.store)
         empty = self._extraction(())
-        limits = ShardLimits(seconds=math.inf)  # one shard for a block, if its bytes allow it
-        return Writer(Path(self.job.store), empty.fingerprint, empty.provenance, limits)
-
-    def run(self, entries: Sequence[Entry | ClipFailure]) -> Outcome:
-        """Extract what the store lacks of some clips, and commit it."""
-        extraction = self._extraction(entries)
-        clips, rejected = len(extraction.clips), len(extraction.rejected)
-        last = WriteProgress(total=clips, present=clips, stored=0, failed=rejected, clip=None)
-        samples = 0
-
-        def watch(state: WriteProgress) -> None:
-            nonlocal last, samples
-            if state.clip is not None and state.stored > last.stored:
-                samples += state.clip.samples
-            last = state
-
-        self._writer.take(extraction, watch)
-        return Outcome(
-            stored=last.stored,
-            present=last.present,
-            failed=last.failed,
-            seconds=samples / SAMPLE_RATE,
-            failures=tuple(extraction.failures[:FAILURES_TOLD]),
+        empty.missing_in(store)  # a store that version 0.1.0 began has its own fingerprint
+        self._fingerprint = empty.fingerprint
+        self._writer = Writer(store, empty.fingerprint, empty.provenance)
+        self._failures = dict(read_journal(store).failures)
+        return Ready(
+            precision=self._encoder.precision, warnings=tuple(str(one.message) for one in heard)
         )
 
-    def give_up(self, failure: ClipFailure) -> None:
-        """Record a clip that no worker survives."""
-        self._writer.fail(failure)
-        self._writer.flush()
+    def run(self, entries: Sequence[Entry | ClipFailure]) -> Tally:
+        """Extract what the store lacks of some clips, and commit it."""
+        extraction, writer = self._extraction(entries), self._writer
+        clips, failures = extraction.clips, [*extraction.rejected]
+        wanted = outstanding(clips, writer.stored)
+        if wanted:
+            append_events(writer.store, [planned(wanted)])
+        for failure in failures:
+            writer.fail(failure)
+        stored, samples = 0, 0
+        for clip, result in _each(extraction, wanted):
+            if writer.add(clip, result):
+                stored, samples = stored + 1, samples + clip.samples
+            else:
+                failures.append(_failure(clip, result))
+            if self._stopping:
+                break
+        writer.flush()
+        self._mend(clips)
+        return Tally(
+            stored=stored,
+            present=len(clips) - len(wanted),
+            failed=len(failures),
+            seconds=samples / SAMPLE_RATE,
+            failures=tuple(failures[:FAILURES_TOLD]),
+        )
+
+    def stop(self) -> None:
+        """Have :meth:`run`, which another thread is in, commit what it has and return."""
+        self._stopping = True
 
     def close(self) -> None:
-        """Leave the store as a run of its own would."""
+        """Leave the store as a run on one machine would."""
         self._writer.__exit__(None, None, None)
 
     def _extraction(self, entries: Sequence[Entry | ClipFailure]) -> Extraction:
-        job = self.job
-        channel = job.settings.get("channel")
-        plan = plan_entries(entries, channel=channel, workers=job.threads)
-        return self.encoder.extract(
+        job = self._job
+        plan = plan_entries(entries, channel=job.settings.get("channel"), workers=job.threads)
+        extraction = self._encoder.extract(
             plan, **job.settings, batch_size=job.batch_size, workers=job.threads
         )
+        if entries:
+            extraction.fingerprint = self._fingerprint
+        return extraction
+
+    def _mend(self, clips: Sequence[PlannedClip]) -> None:
+        """Note of clips that had failed in an earlier run that they are stored now."""
+        stored = {
+            clip_key(clip.id, clip.file)
+            for clip in clips
+            if self._writer.has(clip.id, clip.audio_sha256)
+        }
+        whole = [self._failures.pop(key) for key in self._failures.keys() & stored]
+        append_events(self._writer.store, map(mended, whole))
+
+
+def _each(
+    extraction: Extraction, clips: Sequence[PlannedClip]
+) -> Iterator[tuple[PlannedClip, Sequence[ClipFeatures] | ClipFailure]]:
+    """Give clips with their rows or failures; when something raises, the rest one by one."""
+    done = 0
+    try:
+        for pair in extraction.results(clips):
+            done += 1
+            yield pair
+        return
+    except _RAISED as error:
+        _require_sane(error)
+    for clip in clips[done:]:
+        try:
+            yield from extraction.results([clip])
+        except _RAISED as error:
+            _require_sane(error)
+            reason = f"{clip.file or clip.id} made {type(error).__name__}: {error}"
+            yield clip, clip.failure("raised", reason)
+
+
+def _require_sane(error: Exception) -> None:
+    """Raise again what is no clip's fault: a GPU that is lost answers nothing any more."""
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+        raise error
+
+
+def _failure(clip: PlannedClip, result: Sequence[ClipFeatures] | ClipFailure) -> ClipFailure:
+    if isinstance(result, ClipFailure):
+        return result
+    return clip.failure("refused", "the store refused its numbers; `exhubert inspect` says why")

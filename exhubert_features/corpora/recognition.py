@@ -88,8 +88,8 @@ def seen_in_training(
     architecture, source
         Of the model, as a store's fingerprint and provenance have them.
     """
-    if architecture == "hubert":
-        return None  # plain HuBERT was pre-trained without emotion labels
+    if architecture in ("hubert", "wav2vec2", "wavlm"):
+        return None  # pre-trained without emotion labels
     corpora = list(recognise(hints, files))
     if not corpora:
         return None

@@ -25,7 +25,7 @@ def temperature_warnings(temperatures: Sequence[float]) -> list[str]:
 
 def sample_warnings(labels: Labels, protocol: Protocol) -> list[str]:
     """Name what makes figures of the tested clips doubtful: few groups, absent classes."""
-    rows = protocol.tested
+    rows = protocol.tested[labels.decided[protocol.tested]]
     notes = group_warnings(
         labels.groups[rows] if labels.group else None,
         labels.values[rows],

@@ -18,11 +18,13 @@ from .jackknife import (
     difference_interval,
     jackknife,
     keeping_classes,
+    keeping_targets,
     moment_units,
 )
 from .metrics import (
     CLASSIFICATION,
     REGRESSION,
+    SEVERAL,
     Interval,
     Statistic,
     validate_classes,
@@ -32,7 +34,12 @@ from .metrics import (
 EXACT = 14  # up to so many groups, all 2**13 ways of swapping are tried
 DRAWS = 9999  # beyond, as many at random: a p-value of .05 then has a standard error of .002
 BLOCKS = 200  # more groups than this are swapped in so many blocks, which costs no power
-LIMITS = {"ccc": 2.0, "pearson": 2.0, "mae": np.inf}  # of differences; 1 for shares
+LIMITS = {
+    "ccc": 2.0,
+    "mean_ccc": 2.0,
+    "pearson": 2.0,
+    "mae": np.inf,
+}  # of differences; 1 for shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +72,23 @@ def compare(
     Parameters
     ----------
     truth, first, second
-        (N,) class indices with ``class_count`` set, else values.
+        (N,) class indices with ``class_count`` set, else values; (N, T) of several targets, NaN
+        where the truth is unknown.
     groups
         (N,) speaker of each clip; None where unknown.
     metric
-        A key of ``metrics.CLASSIFICATION`` or ``metrics.REGRESSION``.
+        A key of ``metrics.CLASSIFICATION``, ``metrics.REGRESSION`` or ``metrics.SEVERAL``.
     retraining
         0 to compare these trained models; ``retraining_share`` of their folds to compare the
         ways they were trained.
     """
-    known = CLASSIFICATION if class_count else REGRESSION
+    known = CLASSIFICATION if class_count else REGRESSION if truth.ndim == 1 else SEVERAL
     if metric not in known:
         raise UsageError(f"metric is {metric!r}", expected=f"one of {', '.join(known)}")
     for prediction in (first, second):
         if class_count:
             validate_classes(truth, prediction, class_count)
-        else:
+        elif truth.ndim == 1:
             validate_values(truth, prediction)
     index, basis = unit_index(groups, len(truth))
     pair = np.stack([first, second])
@@ -125,10 +133,12 @@ def _differences(
     classes: int,
 ) -> tuple[Units, Statistic]:
     """Units with sums (U, 2, ...) and the statistic of their difference."""
-    statistic = (CLASSIFICATION if classes else REGRESSION)[metric]
+    statistic = {**CLASSIFICATION, **REGRESSION, **SEVERAL}[metric]
     if not classes:
         units = moment_units(truth.astype(float), pair.astype(float), index)
-        return units, _gap(statistic)
+        if truth.ndim == 1:
+            return units, _gap(statistic)
+        return units, keeping_targets(_gap(statistic), units.total())
     alone = np.full(len(truth), basis.unit == "clip")
     units = confusion_units(truth, pair, classes, index, alone)
     if metric == "accuracy":
@@ -180,7 +190,8 @@ def _blocks(index: np.ndarray, basis: Basis, truth: np.ndarray, pair: np.ndarray
         return index
     if basis.unit == "clip":
         index = np.empty(len(truth), dtype=int)
-        index[np.lexsort((pair[1], pair[0], truth))] = np.arange(len(truth))
+        keys = np.column_stack([pair[1], pair[0], truth]).T
+        index[np.lexsort(keys)] = np.arange(len(truth))
     return np.random.default_rng(0).permutation(basis.count)[index] % BLOCKS
 
 

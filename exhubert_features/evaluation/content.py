@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..records import Interval
 from ..report import CalibrationCurve, GroupScore, Mistake, PartScore
-from .metrics import calibration_bins, concordance, confusion_matrix, unweighted_average_recall
+from ..store import CORPUS
+from .across import beyond, mean_over
+from .metrics import calibration_bins
 from .origin import Origin
 from .outcome import Outcome
 from .outputs import main_score
@@ -34,19 +37,19 @@ def fold_facts(outcome: Outcome) -> list[dict[str, Any]]:
 
 def group_scores(outcome: Outcome) -> list[GroupScore]:
     """Return the main score of each group by itself, in order of name."""
-    tested, prediction = outcome.tested, outcome.prediction
+    tested, outputs = outcome.tested, outcome.outputs[outcome.scored]
     scores = []
     for name in np.unique(tested.groups):
-        rows = tested.groups == name
-        truth, guess = tested.values[rows], prediction[rows]
-        if tested.classes:
-            counts = confusion_matrix(truth, guess, len(tested.classes))
-            score = float(unweighted_average_recall(counts))
-        else:
-            varied = len(np.unique(truth)) > 1  # a correlation needs something to follow
-            score = concordance(truth, guess) if varied else float("nan")
-        scores.append(GroupScore(name=str(name), clips=int(rows.sum()), score=score))
+        rows = np.flatnonzero(tested.groups == name)
+        varied = tested.classes or _varied(tested.wanted[rows])
+        score = main_score(tested, rows, outputs[rows]) if varied else float("nan")
+        scores.append(GroupScore(name=str(name), clips=len(rows), score=score))
     return scores
+
+
+def _varied(values: np.ndarray) -> bool:
+    """Whether each column of values (n, T) has two different ones: a correlation needs them."""
+    return all(len(np.unique(column[np.isfinite(column)])) > 1 for column in values.T)
 
 
 def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
@@ -59,9 +62,35 @@ def part_scores(outcome: Outcome, *, windows: bool) -> list[PartScore]:
             parts.append(("test set", fold.name, outcome.subset(fold.test)))
     for column in outcome.labels.columns:
         parts += [(column, name, part) for name, part in outcome.by(column).items()]
-    return [
-        PartScore(kind=kind, name=name, clips=len(part.protocol.tested), score=part.main)
+    found = [
+        PartScore(kind=kind, name=name, clips=len(part.scored), score=_main(part))
         for kind, name, part in parts
+        if len(part.scored)
+    ]
+    corpora = [part for kind, _, part in parts if kind == CORPUS and len(part.scored)]
+    return found + _means([part for part in corpora if np.isfinite(_main(part).value)])
+
+
+def _main(part: Outcome) -> Interval:
+    """Return the main figure, NaN for numbers that do not vary or are not known there."""
+    tested = part.tested
+    if tested.classes or _varied(tested.wanted):
+        return part.main
+    return Interval(value=np.nan, low=np.nan, high=np.nan)
+
+
+def _means(corpora: list[Outcome]) -> list[PartScore]:
+    """Return the mean over corpora, each counting alike, for these and for another one."""
+    if len(corpora) < 2:
+        return []
+    means = {"other speakers of these": mean_over(corpora)}
+    lowest = 0.0 if corpora[0].labels.classes else -1.0
+    if another := beyond([part.main.value for part in corpora], lowest):
+        means["another corpus like these"] = another
+    clips = sum(len(part.scored) for part in corpora)
+    return [
+        PartScore(kind=f"mean of {len(corpora)} corpora, for", name=name, clips=clips, score=score)
+        for name, score in means.items()
     ]
 
 
@@ -80,19 +109,25 @@ def calibration_curves(outcome: Outcome) -> dict[str, CalibrationCurve]:
 def mistakes(outcome: Outcome, origin: Origin | None) -> list[Mistake]:
     """Return the clips that were taken for something else, the surest mistakes first.
 
-    For numbers: the largest errors. At most ``LISTED``, with where their audio lies.
+    For numbers: the largest errors, of several targets their mean in deviations of each. At
+    most ``LISTED``, with where their audio lies.
     """
     tested, prediction = outcome.tested, outcome.prediction
-    rows = outcome.protocol.tested
+    rows = outcome.scored
     probabilities = outcome.scaled_probabilities
     if probabilities is not None:
         size = np.where(prediction == tested.values, -1.0, probabilities.max(axis=1))
     else:
         size = np.abs(prediction - tested.values)
+        if size.ndim == 2:
+            spread = np.nanstd(tested.values, axis=0)
+            size = np.nanmean(size / np.where(spread > 0, spread, 1.0), axis=1)
     order = [index for index in np.argsort(-size, kind="stable") if size[index] > 0][:LISTED]
 
     def word(value: Any) -> str:
-        return tested.classes[int(value)] if tested.classes else f"{float(value):.3g}"
+        if tested.classes:
+            return tested.classes[int(value)]
+        return ", ".join(f"{number:.3g}" for number in np.atleast_1d(value))
 
     return [
         Mistake(

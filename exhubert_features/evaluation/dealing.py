@@ -13,11 +13,17 @@ STRATA = 5  # quantiles of a numeric target that stand in for classes
 
 
 def _strata(labels: Labels) -> np.ndarray:
-    """Return classes (N,), or which fifth of the sorted values each clip falls in."""
+    """Return classes (N,), or which fifth of the sorted values each clip falls in.
+
+    Of several targets the means count, each in deviations from its own.
+    """
     if labels.task == "classification":
         return labels.values
-    edges = np.quantile(labels.values, np.arange(1, STRATA) / STRATA)
-    return np.searchsorted(edges, labels.values)
+    values = labels.wanted.astype(np.float64)
+    centred = values - np.nanmean(values, axis=0)
+    level = np.nanmean(centred / np.maximum(np.nanstd(values, axis=0), 1e-12), axis=1)
+    edges = np.quantile(level, np.arange(1, STRATA) / STRATA)
+    return np.asarray(np.searchsorted(edges, level))
 
 
 def deal(

@@ -1,4 +1,4 @@
-"""The same audio filed twice: found by its hash, so that no split puts it on both sides."""
+"""Who is the same: speakers of several corpora, and audio filed twice, found by its hash."""
 
 from __future__ import annotations
 
@@ -7,7 +7,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .values import unite_lookalikes
+
 NAMED = 5
+
+
+def qualify_groups(
+    names: Sequence[str], corpora: Sequence[str], what: str
+) -> tuple[list[str], list[str]]:
+    """Write groups of several corpora as ``corpus/name``: the same name there is another person.
+
+    Parameters
+    ----------
+    names, corpora
+        Speaker (N,), or other group, and corpus (N,) of each clip.
+    what
+        What a group is, for the note: "speaker".
+
+    Returns
+    -------
+    tuple
+        The names (N,); and a note on those that stand in several corpora.
+    """
+    corpora, notes = unite_lookalikes(corpora, "corpus")
+    qualified, holders = list(names), defaultdict(set)
+    for corpus in dict.fromkeys(corpora):
+        rows = [row for row, own in enumerate(corpora) if own == corpus]
+        united, alike = unite_lookalikes([names[row] for row in rows], what)
+        notes += [f"{corpus}: {note}" for note in alike]
+        for row, name in zip(rows, united, strict=True):
+            qualified[row] = f"{corpus}/{name}"
+            holders[name].add(corpus)
+    shared = sorted(name for name, where in holders.items() if len(where) > 1)
+    if shared:
+        shown = ", ".join(shared[:NAMED]) + (", ..." if len(shared) > NAMED else "")
+        notes.append(
+            f"{len(shared)} names of a {what} stand in several corpora ({shown}): taken for "
+            "different people. Stores of one corpus are given one name: NAME=STORE"
+        )
+    return qualified, notes
 
 
 def unite_same_audio(

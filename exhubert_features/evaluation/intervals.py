@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,12 +16,14 @@ from .jackknife import (
     error_interval,
     jackknife,
     keeping_classes,
+    keeping_targets,
     moment_units,
     share_interval,
 )
 from .metrics import (
     CLASSIFICATION,
     REGRESSION,
+    SEVERAL,
     Interval,
     Statistic,
     class_recalls,
@@ -106,8 +108,7 @@ def classification_figures(
 def _confusions(
     truth: np.ndarray, prediction: np.ndarray, classes: int, index: np.ndarray, alone: np.ndarray
 ) -> Units:
-    units = confusion_units(truth, prediction[None], classes, index, alone)
-    return Units(units.sums[:, 0], units.counts, units.sizes)
+    return confusion_units(truth, prediction[None], classes, index, alone).of_the_only()
 
 
 def _recall(position: int) -> Statistic:
@@ -121,8 +122,7 @@ def regression_figures(
     validate_values(truth, prediction)
     index, _ = unit_index(groups, len(truth))
     truth, prediction = truth.astype(float), prediction.astype(float)
-    units = moment_units(truth, prediction[None], index)
-    units = Units(units.sums[:, 0], units.counts, units.sizes)
+    units = moment_units(truth, prediction[None], index).of_the_only()
     largest = float(np.ptp(np.concatenate([truth, prediction])))
     figures = {}
     for name, statistic in REGRESSION.items():
@@ -131,6 +131,61 @@ def regression_figures(
             figures[name] = error_interval(spread, retraining, largest)
         else:
             figures[name] = coefficient_interval(spread, retraining)
+    return figures
+
+
+def several_figures(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    groups: np.ndarray | None,
+    targets: Sequence[str],
+    retraining: float = 0.0,
+) -> dict[str, Interval]:
+    """``mean_ccc`` first, then ``ccc``, ``pearson`` and ``mae`` of each target by its name.
+
+    Parameters
+    ----------
+    truth, prediction
+        (N, T) values; a truth that is NaN is in no figure of its target, and a target that no clip
+        knows in none at all.
+    groups, retraining
+        As for classes.
+    targets
+        Their names.
+    """
+    there = np.flatnonzero(np.isfinite(truth).any(axis=0))
+    truth, prediction = truth[:, there], prediction[:, there]
+    targets = [targets[position] for position in there.tolist()]
+    index, _ = unit_index(groups, len(truth))
+    units = moment_units(truth, prediction[None], index).of_the_only()
+    spread = jackknife(units, keeping_targets(SEVERAL["mean_ccc"], units.total()))
+    # The targets are of the same clips: together they are not more of them.
+    spread = replace(spread, clips=spread.clips / len(targets))
+    figures = {"mean_ccc": coefficient_interval(spread, retraining)}
+    for name, true, guess in zip(targets, truth.T, prediction.T, strict=True):
+        known = np.isfinite(true)
+        found = regression_figures(
+            true[known],
+            guess[known],
+            groups=None if groups is None else groups[known],
+            retraining=retraining,
+        )
+        figures |= {f"{key} {name}": figure for key, figure in found.items()}
+    return figures
+
+
+def divergence_figures(
+    divergences: dict[str, np.ndarray], *, groups: np.ndarray | None, retraining: float = 0.0
+) -> dict[str, Interval]:
+    """Mean of each divergence (N,), by its name, with an interval as of errors."""
+    figures = {}
+    for name, each in divergences.items():
+        index, _ = unit_index(groups, len(each))
+        sums = np.stack([np.bincount(index), np.bincount(index, weights=each)], axis=1)
+        units = Units(sums.astype(float), np.ones(len(sums)), sums[:, :1].astype(float))
+        spread = jackknife(units, lambda total: total[..., 1] / total[..., 0])
+        figures[name] = error_interval(spread, retraining, float(each.max()))
     return figures
 
 

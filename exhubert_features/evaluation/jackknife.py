@@ -48,6 +48,11 @@ class Units:
         """Sum (...) over all clips."""
         return np.tensordot(self.counts, self.sums, axes=1)
 
+    def of_the_only(self) -> Units:
+        """Give sums (U, ...) for the (U, 1, ...) that were taken of a single prediction."""
+        (only,) = np.moveaxis(self.sums, 1, 0)
+        return Units(only, self.counts, self.sizes)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -142,13 +147,34 @@ def confusion_units(
 
 
 def moment_units(truth: np.ndarray, predictions: np.ndarray, index: np.ndarray) -> Units:
-    """Moments (U, P, 7) of (N,) values and predictions (P, N), summed over each group."""
-    each = np.stack([moments(truth, prediction) for prediction in predictions])
+    """Moments (U, P, 7) of (N,) values and predictions (P, N), summed over each group.
+
+    Of several targets, values (N, T) and predictions (P, N, T), they are (U, P, T, 7); a value
+    that is NaN is in no sum of its target.
+    """
     length = index.max() + 1
+    if truth.ndim == 1:
+        return _moments_of_one(truth, predictions, index, length)
+    targets = []
+    for position in range(truth.shape[1]):
+        known = np.isfinite(truth[:, position])
+        guesses = predictions[:, known, position]
+        targets.append(_moments_of_one(truth[known, position], guesses, index[known], length))
+    return Units(
+        sums=np.stack([units.sums for units in targets], axis=2),
+        counts=np.ones(length),
+        sizes=np.concatenate([units.sizes for units in targets], axis=1),
+    )
+
+
+def _moments_of_one(
+    truth: np.ndarray, predictions: np.ndarray, index: np.ndarray, length: int
+) -> Units:
+    each = np.stack([moments(truth, prediction) for prediction in predictions])
     columns = each.transpose(0, 2, 1).reshape(-1, len(truth))
-    sums = np.stack([np.bincount(index, weights=column) for column in columns], axis=1)
-    sums = sums.reshape(length, len(predictions), -1)
-    return Units(sums=sums, counts=np.ones(length), sizes=sums[:, 0, :1])
+    sums = [np.bincount(index, weights=column, minlength=length) for column in columns]
+    together = np.stack(sums, axis=1).reshape(length, len(predictions), -1)
+    return Units(sums=together, counts=np.ones(length), sizes=together[:, 0, :1])
 
 
 def keeping_classes(statistic: Statistic, whole: np.ndarray) -> Statistic:
@@ -157,6 +183,15 @@ def keeping_classes(statistic: Statistic, whole: np.ndarray) -> Statistic:
     def kept(confusion: np.ndarray) -> np.ndarray:
         there = confusion.sum(axis=-1, keepdims=True) > 0
         return statistic(np.where(there, confusion, whole))
+
+    return kept
+
+
+def keeping_targets(statistic: Statistic, whole: np.ndarray) -> Statistic:
+    """Do the same for a target (..., T, 7) whose last clip is left out."""
+
+    def kept(sums: np.ndarray) -> np.ndarray:
+        return statistic(np.where(sums[..., :1] > 0, sums, whole))
 
     return kept
 

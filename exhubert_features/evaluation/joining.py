@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import PurePosixPath
 
 from ..errors import LabelError
+from ..store import CORPUS
 from ..tables import FILE_COLUMNS, ID_COLUMNS, clean
 
 NAMED = 5  # how many culprits an error names
@@ -46,7 +47,7 @@ def match_rows(
     for column in candidates:
         if not any(row.get(column) for row in table):
             continue
-        by_name = _rows_by_name(table, column)
+        by_name = _rows_by_name(table, column, {clip["id"] for clip in clips})
         note = ""
         if column not in FILE_COLUMNS:
             names = _match_ids(clips, by_name)
@@ -70,10 +71,13 @@ def count_and_name(names: Sequence[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown})"
 
 
-def _rows_by_name(table: Table, column: str) -> dict[str, list[Row]]:
+def _rows_by_name(table: Table, column: str, ids: Container[str]) -> dict[str, list[Row]]:
+    """Rows by what they are called; with the corpus in front where the clips' ids have it."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in table:
-        rows[row.get(column, "")].append(row)
+        name = row.get(column, "")
+        qualified = f"{row.get(CORPUS)}/{name}"
+        rows[qualified if qualified in ids else name].append(row)
     if "" in rows:
         raise LabelError(f"{len(rows[''])} label rows have nothing in column {column!r}")
     return rows

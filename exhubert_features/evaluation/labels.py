@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..errors import LabelError
+from ..store import CORPUS, SeveralStores
 from ..tables import clean, read_table
 from .annotators import settle_annotators
-from .duplicates import unite_same_audio
+from .duplicates import qualify_groups, unite_same_audio
 from .joining import Matches, Row, Table, count_and_name, match_rows
-from .values import (
-    Task,
-    is_missing,
-    missing_words,
-    name_six_classes,
-    parse_values,
-    unite_lookalikes,
-)
+from .targets import Sought, known_of, sought
+from .values import Task, is_missing, target_names, unite_lookalikes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +36,8 @@ class LabelOptions:
     drop_unlabelled: bool = False  # a clip without a label is a mistake more often than a wish
     id_column: str | None = None  # None: the first known id or file column that fits
     annotators: bool = False  # the table has a row per annotator: majority, or mean of numbers
+    # labels are shares of classes: of the target's columns, one a class, or of annotators
+    soft: bool = False
     columns: tuple[str, ...] = ()  # more columns to keep, such as gender, for scores by them
 
 
@@ -48,13 +45,15 @@ class LabelOptions:
 class Labels:
     """The labelled rows of a store, in the store's order.
 
-    ``rows`` (N,) are positions in the store, ``values`` (N,) class indices or floats,
-    ``groups`` (N,) speakers, ``clips`` (N,) the clip each row is (a window) of, ``splits``
-    (N,) the given split or fold names, or None, ``audio`` (N,) hashes of the recordings,
-    ``columns`` more columns (N,) by name.
+    ``rows`` (N,) are positions in the store, ``values`` (N,) class indices or floats, or (N, T)
+    floats of several targets, NaN where one is unknown. ``groups`` (N,) are speakers, ``clips``
+    (N,) the clip each row is (a window) of, ``splits`` (N,) the given split or fold names, or
+    None, ``audio`` (N,) hashes of the recordings, ``columns`` more columns (N,) by name. Soft
+    labels have ``shares`` (N, C) of the classes; their ``values`` are the largest, and ``tied``
+    (N,) says where two are as large.
     """
 
-    target: str
+    target: str  # a column, or several with commas between
     task: Task
     classes: tuple[str, ...]  # empty for regression
     rows: np.ndarray
@@ -66,16 +65,36 @@ class Labels:
     splits: np.ndarray | None = None
     audio: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shares: np.ndarray | None = None
+    tied: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the numbers to predict; empty for classes."""
+        return target_names(self.target) if self.task == "regression" else ()
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """(N, C) shares of the classes, one-hot where they are certain; or (N, T) numbers."""
+        if self.task == "regression":
+            return self.values.reshape(len(self), -1).astype(np.float32)
+        known = np.eye(len(self.classes))[self.values] if self.shares is None else self.shares
+        return known.astype(np.float32)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """(N,) Whether one class, or number, is known: False where two classes are as likely."""
+        return np.ones(len(self), dtype=bool) if self.tied is None else ~self.tied
+
     @staticmethod
     def from_store(
         store: FeatureStore,
         *,
-        target: str,
+        target: str | Sequence[str],
         group: str | None = "speaker",
         labels: LabelSource | None = None,
         split: str | None = None,
@@ -87,7 +106,8 @@ class Labels:
         Parameters
         ----------
         target, group, split
-            Columns: what to predict, who speaks (None: nobody is known), the given split.
+            Columns: what to predict (several as a sequence, or with commas between), who speaks
+            (None: nobody is known), the given split.
         labels
             A table (CSV, TSV, JSON file; rows; DataFrame), joined on its id or file column.
             None: the columns of the manifest that the store was made from.
@@ -99,6 +119,11 @@ class Labels:
         LabelError
             When clips and labels do not fit, naming those concerned.
         """
+        # Corpora that are kept apart have a score each, and speakers of their own.
+        apart = isinstance(store, SeveralStores) or split == CORPUS
+        if apart:
+            options = options or LabelOptions()
+            options = replace(options, columns=tuple(dict.fromkeys((*options.columns, CORPUS))))
         return join_labels(
             store_rows(store),
             None if labels is None else table_rows(labels),
@@ -108,11 +133,12 @@ class Labels:
             classes=classes,
             failed=[{"id": lost.id, "file": lost.file} for lost in store.failures],
             options=options,
+            within=CORPUS if apart else None,
         )
 
     def take(self, positions: np.ndarray) -> Labels:
         """Return the labels at some positions (n,)."""
-        arrays = ("rows", "ids", "clips", "values", "groups", "splits", "audio")
+        arrays = ("rows", "ids", "clips", "values", "groups", "splits", "audio", "shares", "tied")
         taken = {
             name: None if getattr(self, name) is None else getattr(self, name)[positions]
             for name in arrays
@@ -154,12 +180,13 @@ def join_labels(
     clips: Table,
     table: Table | None = None,
     *,
-    target: str,
+    target: str | Sequence[str],
     group: str | None = "speaker",
     split: str | None = None,
     classes: Sequence[str] = (),
     failed: Table = (),
     options: LabelOptions | None = None,
+    within: str | None = None,
 ) -> Labels:
     """Give every row of a store its label, group and split.
 
@@ -175,13 +202,19 @@ def join_labels(
         As for :meth:`Labels.from_store`.
     failed
         ``id`` and ``file`` of clips without features: a label for them is nothing odd.
+    within
+        A column: groups of one name are the same only where it says the same.
     """
     options = options or LabelOptions()
-    columns = list(dict.fromkeys(name for name in (target, group, split, *options.columns) if name))
+    aim = sought(
+        target, soft=options.soft, mapping=options.mapping, task=options.task, classes=classes
+    )
     settled: list[str] = []
     if table is not None and options.annotators:
-        table, settled = settle_annotators(table, target, options.id_column)
-    from_table, notes = _divide_columns(clips, table, columns, target)
+        table, aim, settled = settle_annotators(table, aim, options.id_column)
+    more = dict.fromkeys(name for name in (group, split, *options.columns) if name)
+    columns = [*aim.columns, *(name for name in more if name not in aim.columns)]
+    from_table, notes = _divide_columns(clips, table, columns, aim.columns)
     if table is None:
         rows: list[Row | None] = list(clips)
         matches = None
@@ -192,21 +225,29 @@ def join_labels(
             for clip, row in zip(clips, matches.rows[: len(clips)], strict=True)
         ]
         notes += [matches.note] if matches.note else []
-    complete, dropped = _settle(clips, rows, matches, columns, target, options)
-    found, left_out = _map_labels(complete, target, options.mapping)
-    labels = _labels(clips, found, target, group, split, classes, options)
+    complete, dropped = _settle(clips, rows, matches, list(more), aim, options)
+    found, left_out = _map_labels(complete, aim)
+    if within and group:
+        corpora = [clips[at].get(within) or row.get(within, "") for at, row in found]
+        qualified, alike = qualify_groups([row[group] for _, row in found], corpora, group)
+        pairs = zip(found, qualified, strict=True)
+        found = [(position, {**row, group: name}) for (position, row), name in pairs]
+        notes += alike
+    labels = _labels(clips, found, aim, group, split, classes, options)
     return replace(labels, warnings=(*settled, *notes, *dropped, *left_out, *labels.warnings))
 
 
 def _divide_columns(
-    clips: Table, table: Table | None, columns: Sequence[str], target: str
+    clips: Table, table: Table | None, columns: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Columns that the table must give, and a note on those that the clips give instead."""
     if table is None:
         _require_columns(clips, columns)
         return list(columns), []
     lacking = [
-        name for name in columns if name != target and not _has(table, name) and _has(clips, name)
+        name
+        for name in columns
+        if name not in targets and not _has(table, name) and _has(clips, name)
     ]
     rest = [name for name in columns if name not in lacking]
     _require_columns(table, rest)
@@ -220,7 +261,7 @@ def _divide_columns(
 def _labels(
     clips: Table,
     found: Sequence[tuple[int, Row]],
-    target: str,
+    aim: Sought,
     group: str | None,
     split: str | None,
     classes: Sequence[str],
@@ -230,50 +271,49 @@ def _labels(
     ids = [clips[position]["id"] for position in positions]
     owners = [clips[position].get("clip_id", clips[position]["id"]) for position in positions]
     audio = [clips[position].get("audio_sha256", "") for position in positions]
-    text, six = name_six_classes(target, [row[target] for row in rows])
-    task, names, values = parse_values(
-        text,
-        ids,
-        target,
-        task=options.task,
-        classes=classes,
-        mapping=options.mapping,
-    )
-    groups, notes = list(owners), list[str]()
+    known = known_of(aim, rows, ids, task=options.task, classes=classes)
+    groups, notes = list(owners), list(known.notes)
     if group:
-        groups, notes = unite_lookalikes([row[group] for row in rows], group)
+        groups, alike = unite_lookalikes([row[group] for row in rows], group)
+        notes += alike
     united, doubled = unite_same_audio(groups, audio, ids, group or "clip")
+    columns = {}
+    for name in options.columns:
+        column, alike = unite_lookalikes([row[name] for row in rows], name)
+        columns[name] = np.array(column)
+        notes += alike if name != group else []
     return Labels(
-        target=target,
-        task=task,
-        classes=names,
+        target=aim.target,
+        task=known.task,
+        classes=known.classes,
         rows=np.array(positions),
         ids=np.array(ids),
         clips=unite_same_audio(owners, audio, ids, "clip")[0],
-        values=values,
+        values=known.values,
         groups=united,
         group=group,
         splits=np.array([row[split] for row in rows]) if split else None,
         audio=np.array(audio),
-        columns={name: np.array([row[name] for row in rows]) for name in options.columns},
-        warnings=(*six, *notes, *doubled),
+        columns=columns,
+        shares=known.shares,
+        tied=known.tied,
+        warnings=(*notes, *doubled),
     )
 
 
 def _map_labels(
-    complete: Sequence[tuple[int, Row]], target: str, mapping: Mapping[str, str]
+    complete: Sequence[tuple[int, Row]], aim: Sought
 ) -> tuple[list[tuple[int, Row]], list[str]]:
     """Rows under their new labels, without those that the map leaves out."""
-    renamed: list[tuple[int, Row]] = [
-        (position, {**row, target: mapping.get(row[target], row[target])})
-        for position, row in complete
-    ]
-    kept = [(position, row) for position, row in renamed if row[target]]
+    renamed = [(position, aim.renamed(row)) for position, row in complete]
+    kept = [(position, row) for position, row in renamed if aim.is_known(row)]
     if not kept:
-        raise LabelError(f"no clip has a label in column {target!r}")
-    if len(kept) == len(renamed):
-        return kept, []
-    return kept, [f"Left out by the label map: {len(renamed) - len(kept)} of {len(renamed)} clips"]
+        raise LabelError(f"no clip has a label in column {aim.target!r}")
+    notes = aim.words_for_unused([row for _, row in complete])
+    if len(kept) < len(renamed):
+        left_out = len(renamed) - len(kept)
+        notes.append(f"Left out by the label map: {left_out} of {len(renamed)} clips")
+    return kept, notes
 
 
 def _settle(
@@ -281,16 +321,16 @@ def _settle(
     rows: Sequence[Row | None],
     matches: Matches | None,
     columns: Sequence[str],
-    target: str,
+    aim: Sought,
     options: LabelOptions,
 ) -> tuple[list[tuple[int, Row]], list[str]]:
     """Clips (by position) that have all they need, and what was dropped; else raise."""
-    meant = {target: set(options.mapping)}
     complete = [
         (position, row)
         for position, row in enumerate(rows)
         if row is not None
-        and not any(is_missing(row.get(name), meant.get(name, ())) for name in columns)
+        and aim.is_known(row)
+        and not any(is_missing(row.get(name)) for name in columns)
     ]
     labelled = {position for position, _ in complete}
     missing = [clip["id"] for position, clip in enumerate(clips) if position not in labelled]
@@ -298,6 +338,7 @@ def _settle(
         raise LabelError(
             f"labels contradict each other for {count_and_name(matches.contradictory, 'clip')}",
             expected="one label for each",
+            remedy="--annotators takes a table with a row per annotator",
         )
     problems = {
         "no label, group or split for": (missing, "clip"),
@@ -305,20 +346,11 @@ def _settle(
         "more than one row for": (matches.repeated if matches else [], "label"),
     }
     found = [f"{what} {count_and_name(*names)}" for what, names in problems.items() if names[0]]
-    words = _words_for_nothing(rows, target, options)
+    words = aim.words_for_nothing([row for row in rows if row])
     if found and not options.drop_unlabelled:
         remedy = "--drop-unlabelled goes on without them"
         raise LabelError("; ".join([*found, *words]), remedy=remedy)
     return complete, [*(f"Dropped: {text}" for text in found), *words]
-
-
-def _words_for_nothing(rows: Iterable[Row | None], target: str, options: LabelOptions) -> list[str]:
-    words = missing_words((row.get(target) for row in rows if row), set(options.mapping))
-    if not words:
-        return []
-    keep = " ".join(f"--map {word}={word}" for word in words)
-    listed = ", ".join(map(repr, words))
-    return [f"{listed} in column {target!r} counts as no label ({keep} would make it a class)"]
 
 
 def _has(table: Table, column: str) -> bool:

@@ -133,6 +133,11 @@ def _ccc(sums: np.ndarray) -> np.ndarray:
     return _ratio(2 * covariance, spread)
 
 
+def _mean_ccc(sums: np.ndarray) -> np.ndarray:
+    """Mean over the targets of sums (..., T, 7)."""
+    return _ccc(sums).mean(axis=-1)
+
+
 def _pearson(sums: np.ndarray) -> np.ndarray:
     variance_truth, variance_prediction, covariance, _ = _covariances(sums)
     return _ratio(covariance, np.sqrt(variance_truth * variance_prediction))
@@ -153,6 +158,16 @@ def concordance(truth: np.ndarray, prediction: np.ndarray) -> float:
     return _figure(_ccc, truth, prediction)
 
 
+def mean_concordance(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """CCC of (N,) values, or its mean over the targets of (N, T); NaN is an unknown truth.
+
+    Targets that no clip knows are left out.
+    """
+    pairs = zip(np.atleast_2d(truth.T), np.atleast_2d(prediction.T), strict=True)
+    known = [(true, guess, np.isfinite(true)) for true, guess in pairs]
+    return float(np.mean([concordance(true[k], guess[k]) for true, guess, k in known if k.any()]))
+
+
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Pearson correlation; 0 when either is constant."""
     return _figure(_pearson, truth, prediction)
@@ -166,6 +181,22 @@ def mean_absolute_error(truth: np.ndarray, prediction: np.ndarray) -> float:
 def _figure(statistic: Statistic, truth: np.ndarray, prediction: np.ndarray) -> float:
     validate_values(truth, prediction)
     return float(statistic(moments(truth.astype(float), prediction.astype(float)).sum(axis=0)))
+
+
+def kl_divergences(shares: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Bits (N,) by which probabilities (N, C) miss shares (N, C): 0 where they are the same."""
+    return _divergences(shares, np.maximum(probabilities, 1e-12))
+
+
+def js_divergences(shares: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence (N,) of shares and probabilities (N, C), from 0 to 1 bit."""
+    middle = (shares + probabilities) / 2
+    return (_divergences(shares, middle) + _divergences(probabilities, middle)) / 2
+
+
+def _divergences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    ratio = np.where(first > 0, first, 1.0) / np.where(first > 0, second, 1.0)
+    return np.maximum((first * np.log2(ratio)).sum(axis=1), 0.0)
 
 
 def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -212,9 +243,18 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """Find the T that minimises the log loss of softmax(logits / T), within ``TEMPERATURES``.
 
     The loss is convex in 1/T, so its slope in 1/T changes sign once: bisection finds it.
+
+    Parameters
+    ----------
+    logits
+        (N, C).
+    truth
+        (N,) class indices, or (N, C) shares of the classes.
     """
-    validate_classes(truth, truth, logits.shape[1])
-    chosen = logits[np.arange(len(truth)), truth]
+    if truth.ndim == 1:
+        validate_classes(truth, truth, logits.shape[1])
+        truth = np.eye(logits.shape[1])[truth]
+    chosen = (truth * logits).sum(axis=1)
     low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])  # of the inverse temperature
     for _ in range(50):
         middle = (low + high) / 2
@@ -233,3 +273,4 @@ REGRESSION: dict[str, Statistic] = {
     "pearson": _pearson,
     "mae": _mean_absolute_error,
 }
+SEVERAL: dict[str, Statistic] = {"mean_ccc": _mean_ccc}  # of several targets

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..corpora import recognise, seen_in_training
-from ..store import FeatureStore
+from ..store import FeatureStore, SeveralStores
 from .labels import Labels
 
 
@@ -56,7 +56,8 @@ def origin_of(store: FeatureStore, labels: Labels, corpus: str | None = None) ->
 
 def _corpus_warnings(store: FeatureStore, corpus: str | None) -> list[str]:
     """Was the encoder fine-tuned on this corpus? Its name tells, else names and paths do."""
-    hints = [corpus] if corpus else [str(store.path.resolve()), *_meta_hints(store)]
+    paths = store.paths if isinstance(store, SeveralStores) else [store.path]
+    hints = [corpus] if corpus else [*(str(one.resolve()) for one in paths), *_meta_hints(store)]
     files = [] if corpus else store.column("file")
     note = seen_in_training(
         hints,

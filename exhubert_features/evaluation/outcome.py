@@ -12,10 +12,24 @@ import numpy as np
 from ..errors import LabelError
 from ..records import Interval
 from .comparison import Comparison, compare
-from .intervals import classification_figures, regression_figures, retraining_share
+from .intervals import (
+    classification_figures,
+    divergence_figures,
+    regression_figures,
+    retraining_share,
+    several_figures,
+)
 from .labels import Labels
-from .metrics import brier_score, expected_calibration_error, fit_temperature, softmax
+from .metrics import (
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    js_divergences,
+    kl_divergences,
+    softmax,
+)
 from .outputs import predicted
+from .predictions import prediction_table
 from .splits import Fold, Protocol
 
 if TYPE_CHECKING:
@@ -26,7 +40,7 @@ if TYPE_CHECKING:
 class Outcome:
     """What models said of clips they had not seen, and how good that is.
 
-    ``outputs`` (N, C) are logits, or (N, 1) values, of the labelled clips; NaN for clips that
+    ``outputs`` (N, C) are logits, or (N, T) values, of the labelled clips; NaN for clips that
     no fold tests. ``chosen`` and ``temperatures`` are one per fold. ``temperature`` is the one
     of the final head, None to learn it from these outputs.
     """
@@ -40,8 +54,10 @@ class Outcome:
 
     @property
     def metric(self) -> str:
-        """Name of the main figure: ``uar`` or ``ccc``."""
-        return "ccc" if self.labels.task == "regression" else "uar"
+        """Name of the main figure: ``uar``, ``ccc``, or ``mean_ccc`` of several targets."""
+        if self.labels.task == "classification":
+            return "uar"
+        return "ccc" if self.labels.values.ndim == 1 else "mean_ccc"
 
     @property
     def main(self) -> Interval:
@@ -51,7 +67,24 @@ class Outcome:
     @cached_property
     def figures(self) -> dict[str, Interval]:
         """All figures over the tested clips; intervals take the trained models as given."""
-        return self._figures(0.0)
+        soft = {} if self.labels.shares is None else self._divergences(self.scaled_shares)
+        return self._figures(0.0) | soft
+
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """What those who know only how frequent classes are score, where labels are soft.
+
+        Each tested clip is told the mean shares of its fold's training clips, or, where nothing
+        was trained, of the tested ones.
+        """
+        if self.labels.shares is None:
+            return {}
+        told = np.full(self.outputs.shape, np.nan)
+        for fold in self.protocol.folds:
+            known = fold.train if len(fold.train) else fold.test
+            told[fold.test] = self.labels.wanted[known].mean(axis=0)
+        found = self._divergences(told[self.protocol.tested])
+        return {name: figure.value for name, figure in found.items()}
 
     @cached_property
     def retrained(self) -> Interval | None:
@@ -70,27 +103,38 @@ class Outcome:
         return retraining_share([len(f.train) for f in folds], [len(f.test) for f in folds])
 
     @property
+    def scored(self) -> np.ndarray:
+        """Positions (n,) of the tested clips that have one true class, or number."""
+        tested = self.protocol.tested
+        return tested[self.labels.decided[tested]]
+
+    @property
     def tested(self) -> Labels:
-        """The labels (n) of the tested clips."""
-        return self.labels.take(self.protocol.tested)
+        """The labels (n) of the scored clips."""
+        return self.labels.take(self.scored)
 
     @property
     def prediction(self) -> np.ndarray:
-        """Class indices or values (n,) for the tested clips."""
-        return predicted(self.labels, self.outputs[self.protocol.tested])
+        """Class indices or values (n,), or values (n, T), for the scored clips."""
+        return predicted(self.labels, self.outputs[self.scored])
 
     @property
     def probabilities(self) -> np.ndarray | None:
         """(n, C) as the models were trained; None for regression."""
         if self.labels.task == "regression":
             return None
-        return softmax(self.outputs[self.protocol.tested])
+        return softmax(self.outputs[self.scored])
 
     @property
     def scaled_probabilities(self) -> np.ndarray | None:
         """(n, C), each fold's logits divided by the temperature learned inside it."""
         if self.labels.task == "regression":
             return None
+        return self.scaled_shares[self.labels.decided[self.protocol.tested]]
+
+    @property
+    def scaled_shares(self) -> np.ndarray:
+        """(m, C), the same of all tested clips, also of those without one true class."""
         scaled = self.outputs.copy()
         for fold, temperature in zip(self.protocol.folds, self.temperatures, strict=False):
             scaled[fold.test] /= temperature
@@ -105,10 +149,10 @@ class Outcome:
         before, after = self.probabilities, self.scaled_probabilities
         if before is None or after is None:
             return {}
-        truth = self.tested.values
-        logits = self.outputs[self.protocol.tested]
+        truth, rows = self.tested.values, self.protocol.tested
+        found = self.temperature or fit_temperature(self.outputs[rows], self.labels.wanted[rows])
         return {
-            "temperature": self.temperature or fit_temperature(logits, truth),
+            "temperature": found,
             "ece": expected_calibration_error(truth, before),
             "brier": brier_score(truth, before),
             "ece_scaled": expected_calibration_error(truth, after),
@@ -117,24 +161,18 @@ class Outcome:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row per tested clip: id, group, fold, truth, prediction, calibrated probabilities."""
-        import pandas
+        """One row per tested clip: id, group, fold, truth, prediction, calibrated probabilities.
 
-        tested, names = self.tested, np.array(self.labels.classes, dtype=object)
-        named = (lambda values: names[values]) if len(names) else (lambda values: values)
-        frame = pandas.DataFrame(
-            {
-                "id": tested.ids,
-                "group": tested.groups,
-                "fold": self._fold_names(),
-                "truth": named(tested.values),
-                "prediction": named(self.prediction),
-            }
+        Of several targets ``truth_arousal``, ``prediction_arousal`` and so on; of soft labels
+        also ``share_angry`` and so on, and no truth where two classes are as likely.
+        """
+        rows = self.protocol.tested
+        return prediction_table(
+            self.labels.take(rows),
+            predicted(self.labels, self.outputs[rows]),
+            probabilities=self.scaled_shares if self.labels.classes else None,
+            folds=self._fold_names(),
         )
-        scaled = self.scaled_probabilities
-        if scaled is not None:
-            frame = frame.join(pandas.DataFrame(scaled, columns=list(self.labels.classes)))
-        return frame
 
     def compare(self, other: Outcome) -> Comparison:
         """Compare with another evaluation of the same clips: this one minus the other.
@@ -146,7 +184,7 @@ class Outcome:
         """
         mine, theirs = self.tested, other.tested
         order = _positions(theirs.ids, mine.ids)
-        if order is None or not np.array_equal(mine.values, theirs.values[order]):
+        if order is None or not same_labels(mine.values, theirs.values[order]):
             raise LabelError(
                 f"the two evaluations are of different clips or labels ({len(mine)} and "
                 f"{len(theirs)} clips)",
@@ -198,7 +236,7 @@ class Outcome:
     def of_clips(self) -> Outcome:
         """Return the outcome for whole clips: probabilities, or values, averaged over windows."""
         rows = self.protocol.tested
-        scaled = self.scaled_probabilities
+        scaled = self.scaled_shares if self.labels.classes else None
         scores = self.outputs[rows] if scaled is None else scaled
         _, first, index = np.unique(self.labels.clips[rows], return_index=True, return_inverse=True)
         sums = [np.bincount(index, weights=column) for column in scores.T]
@@ -209,11 +247,22 @@ class Outcome:
     def _figures(self, retraining: float) -> dict[str, Interval]:
         tested, guess = self.tested, self.prediction
         groups = tested.groups if tested.group else None
+        if tested.values.ndim == 2:
+            return several_figures(
+                tested.values, guess, groups=groups, targets=tested.targets, retraining=retraining
+            )
         if tested.task == "regression":
             return regression_figures(tested.values, guess, groups=groups, retraining=retraining)
         return classification_figures(
             tested.values, guess, groups=groups, classes=tested.classes, retraining=retraining
         )
+
+    def _divergences(self, told: np.ndarray) -> dict[str, Interval]:
+        """Mean KL and JS divergence of shares from what was told (m, C) of the tested clips."""
+        tested = self.labels.take(self.protocol.tested)
+        shares = tested.wanted.astype(float)
+        each = {"kl": kl_divergences(shares, told), "js": js_divergences(shares, told)}
+        return divergence_figures(each, groups=tested.groups if tested.group else None)
 
     def _folds(self) -> list[Fold]:
         """Take the folds without what they were trained on, whose positions hold here only."""
@@ -224,6 +273,13 @@ class Outcome:
         for fold in self.protocol.folds:
             names[fold.test] = fold.name
         return names[self.protocol.tested]
+
+
+def same_labels(first: np.ndarray, second: np.ndarray) -> bool:
+    """Tell whether two arrays of labels are the same, what is unknown included."""
+    if first.dtype.kind == "f" and second.dtype.kind == "f":
+        return np.array_equal(first, second, equal_nan=True)
+    return np.array_equal(first, second)
 
 
 def _positions(names: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..report import HeadComparison, LayerCurve, PartScore, Report, write_report
+from ..tables import without_formulas
 from ..version import __version__
 from .caveats import sample_warnings, temperature_warnings
 from .content import (
@@ -100,7 +101,7 @@ class Evaluation(Outcome):
         return write_report(
             folder,
             self.content(command=command),
-            table=self.predictions.to_csv(index=False),
+            table=without_formulas(self.predictions).to_csv(index=False),
             embed_audio=embed_audio,
         )
 
@@ -126,6 +127,7 @@ class Evaluation(Outcome):
             task=tested.task,
             target=tested.target,
             classes=tested.classes,
+            targets=tested.targets,
             ids=tested.ids,
             groups=tested.groups,
             group=tested.group or "",
@@ -135,6 +137,8 @@ class Evaluation(Outcome):
             raw_probabilities=self.probabilities,
             metric=self.metric,
             metrics=self.figures,
+            baselines=self.baselines,
+            shares=tested.shares,
             retrained=self.retrained,
             interval_words=interval_words(
                 basis_of(groups, len(tested)), group=tested.group or "speaker"
@@ -151,7 +155,7 @@ class Evaluation(Outcome):
             dealings=(self.main.value, *self.repeats) if self.repeats else (),
             map_points=None
             if self.features is None
-            else principal_components(self.features[self.protocol.tested], self.seed),
+            else principal_components(self.features[self.scored], self.seed),
             calibration=self.calibration,
             calibration_curves=calibration_curves(self),
             fitted=any(len(fold.train) for fold in self.protocol.folds),

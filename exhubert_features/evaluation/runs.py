@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..files import read_regular
 from ..records import Interval
 from ..report import RunRow
+from ..stamps import unstamped
 from .comparison import compare, holm
 from .intervals import retraining_share
+from .outcome import same_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +45,8 @@ def read_run(folder: str | Path) -> Run:
     """
     path = Path(folder) / "report.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return _run(str(folder), data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _run(str(folder), unstamped(read_regular(path)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UsageError(
             f"{path} cannot be read as a report: {error!r}",
             expected="a folder from `exhubert probe`, `train` or `evaluate`",
@@ -88,7 +89,7 @@ def _against(first: Run, run: Run) -> Any:
     place = {name: position for position, name in enumerate(run.ids)}
     same = run.metric == first.metric and set(place) == set(first.ids)
     order = [place[name] for name in first.ids] if same else []
-    if not same or not np.array_equal(run.truth[order], first.truth):
+    if not same or not same_labels(run.truth[order], first.truth):
         raise LabelError(
             f"{run.name} and {first.name} were not tested on the same clips and labels "
             f"({len(run.ids)} and {len(first.ids)} clips)",
@@ -119,10 +120,14 @@ def _coded(values: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 
 def _run(name: str, data: dict[str, Any]) -> Run:
-    metric = "ccc" if data["task"] == "regression" else "uar"
+    metric = next(name for name in ("uar", "mean_ccc", "ccc") if name in data)
     low, high = data[f"{metric}_interval"]
     clips, folds = data["clips"], data["folds"]
     trained = [fold for fold in folds if fold["train_clips"]]
+    columns = [clips[key] for key in ("id", "group", "truth", "prediction")]
+    if {len(column) for column in columns} != {len(set(clips["id"]))}:
+        raise ValueError("its clips are not one row each")
+    kind = None if data["classes"] else float  # a number that is unknown stands there as null
     return Run(
         name=name,
         metric=metric,
@@ -130,8 +135,8 @@ def _run(name: str, data: dict[str, Any]) -> Run:
         classes=tuple(data["classes"]),
         ids=clips["id"],
         groups=np.array(clips["group"]),
-        truth=np.array(clips["truth"]),
-        prediction=np.array(clips["prediction"]),
+        truth=np.array(clips["truth"], dtype=kind),
+        prediction=np.array(clips["prediction"], dtype=kind),
         test_groups=tuple(sorted(tuple(fold["test_groups"]) for fold in folds)),
         retraining=retraining_share(
             [fold["train_clips"] for fold in trained], [fold["test_clips"] for fold in trained]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,20 +9,18 @@ from typing import Literal
 import numpy as np
 
 from ..errors import LabelError, UsageError
+from ..store import CORPUS
 from .dealing import deal
+from .given import EACH_ONCE, Parts, corpus_parts, given_parts
 from .labels import Labels
+from .leaks import leaks
 
 FEW_GROUPS = 6  # up to so many groups, each is left out once (IEMOCAP's five sessions)
 MERGED = 3  # inner folds where the outer ones are many
-EACH_ONCE = "Each fold was tested once by a model trained on the others"  # in words of protocols
-ROLES = ("train", "dev", "test")
-_SPELLINGS = (  # of the roles, perhaps with a number: Test1, test_2
-    "train|training",
-    "dev|devel|development|val|valid|validation",
-    r"(?:test|testing|eval|evaluation)[ _-]?\d*",
-)
 
-Scheme = Literal["auto", "leave-one-group-out", "grouped", "column", "random"]
+Scheme = Literal[
+    "auto", "leave-one-group-out", "leave-one-corpus-out", "grouped", "column", "random"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,8 @@ class SplitOptions:
     """How clips are divided into training and test."""
 
     # auto: the split column if there is one, else leave-one-group-out for up to six groups,
-    # else stratified grouped folds; random ignores the groups, with a warning
+    # else stratified grouped folds; leave-one-corpus-out tests what holds beyond a corpus; random
+    # ignores the groups, with a warning
     scheme: Scheme = "auto"
     column: str | None = None  # holds train, dev, test, or one name per official fold
     fold_column: str | None = None  # the same, but every name is a fold, whatever it says
@@ -43,7 +41,8 @@ class SplitOptions:
     @property
     def given(self) -> str | None:
         """The column that holds the split."""
-        return self.column or self.fold_column
+        by_corpus = CORPUS if self.scheme == "leave-one-corpus-out" else None
+        return self.column or self.fold_column or by_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +83,10 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outer:
-    """Part (N,) of each clip and the parts' names; a given split tests only some of them."""
+class _Outer(Parts):
+    """Also ``owners`` (N,): what must stay together."""
 
-    parts: np.ndarray
-    names: Sequence[str]
-    words: str
-    owners: np.ndarray  # (N,) what must stay together
-    # of a given split: parts 0 train, 1 development, 2 and more are test sets, -1 is left out
-    single: bool = False
+    owners: np.ndarray
 
 
 def make_protocol(
@@ -115,14 +109,15 @@ def make_protocol(
     """
     options = options or SplitOptions()
     outer = _outer(labels, options, seed)
-    notes = [RANDOM] if _scheme(labels, options) == "random" else []
+    notes = [*outer.notes, *([RANDOM] if _scheme(labels, options) == "random" else [])]
     built, skipped = [], []
+    lacking = "are of one class only" if labels.classes else "have no number of some target"
     for part in range(2 if outer.single else 0, len(outer.names)):
         test = np.flatnonzero(outer.parts == part)
         train = np.flatnonzero((outer.parts < 2 if outer.single else outer.parts != part)
                                & (outer.parts >= 0))  # fmt: skip
         name = outer.names[part]
-        notes += _leaks(outer.owners, train, test, name, accepted=options.shared_groups)
+        notes += leaks(outer.owners, train, test, name, accepted=options.shared_groups)
         if not _trainable(labels, train):
             skipped.append(name)
             continue
@@ -131,14 +126,12 @@ def make_protocol(
         built.append(Fold(name=name, train=train, test=test, inner=held))
     if not built:
         raise LabelError(
-            "the training clips of every fold are of one class only",
-            expected="two or more classes among the speakers of every training part",
+            f"the training clips of every fold {lacking}",
+            expected="two or more classes, or numbers, among the speakers of every training part",
             remedy="Use fewer folds, or another --group",
         )
     if skipped:
-        notes.append(
-            f"Not tested, since the clips left for training are of one class: {', '.join(skipped)}"
-        )
+        notes.append(f"Not tested, since the training clips {lacking}: {', '.join(skipped)}")
     return Protocol(
         folds=tuple(built),
         words=outer.words,
@@ -183,42 +176,13 @@ def _scheme(labels: Labels, options: SplitOptions) -> Scheme:
     return "leave-one-group-out" if few else "grouped"
 
 
-def raise_if_shared(
-    groups: np.ndarray, train: np.ndarray, test: np.ndarray, *, where: str = "the split"
-) -> None:
-    """Raise LabelError if a group (N,) has clips at both positions: they would leak."""
-    shared = _shared(groups, train, test)
-    if shared:
-        raise LabelError(
-            f"{len(shared)} groups stand on both sides of {where} ({', '.join(shared[:5])})",
-            expected="every speaker in training or in test, not in both",
-            remedy="Correct the split, or accept it with --shared-groups (the report says so)",
-        )
-
-
-def _shared(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> list[str]:
-    return sorted(set(groups[train].tolist()) & set(groups[test].tolist()))
-
-
-def _leaks(
-    owners: np.ndarray, train: np.ndarray, test: np.ndarray, name: str, *, accepted: bool
-) -> list[str]:
-    if not accepted:
-        raise_if_shared(owners, train, test, where=name)
-        return []
-    shared = _shared(owners, train, test)
-    if not shared:
-        return []
-    return [
-        f"{name}: {len(shared)} groups stand in training and in test ({', '.join(shared[:5])}); "
-        "the score is not speaker-independent"
-    ]
-
-
 def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
     scheme = _scheme(labels, options)
     if scheme == "column":
-        return _given(labels, options)
+        given = given_parts(labels.splits, options.roles, folds=options.fold_column)
+        return _Outer(**vars(given), owners=labels.groups)
+    if scheme == "leave-one-corpus-out":
+        return _Outer(**vars(corpus_parts(labels.splits)), owners=labels.groups)
     if scheme == "random":
         parts = deal(labels, labels.clips, options.folds, seed)
         words = (
@@ -252,62 +216,6 @@ def _outer(labels: Labels, options: SplitOptions, seed: int) -> _Outer:
 
 def _numbered(parts: np.ndarray) -> list[str]:
     return [f"fold {part + 1}" for part in range(parts.max() + 1)]
-
-
-def _given(labels: Labels, options: SplitOptions) -> _Outer:
-    """Follow the split column: train, development and test sets, or one fold per name."""
-    if labels.splits is None:
-        raise LabelError("there is no split column", remedy="Name it with --split-column")
-    names = sorted(set(labels.splits.tolist()))
-    roles = {name: _role(name, options) for name in names}
-    if options.fold_column or not {0, 2} & set(roles.values()):
-        return _official_folds(labels)
-    strange = [name for name, role in roles.items() if role is None]
-    if strange or not {0, 2} <= set(roles.values()):
-        raise LabelError(
-            f"the split column holds {', '.join(names)}",
-            expected="train, test and perhaps dev; or one name for each fold",
-            remedy="--split-map NAME=train (or dev, test, or nothing) says what a name means",
-        )
-    tests = [name for name in names if roles[name] == 2]
-    place = {name: roles[name] for name in names if roles[name] != 2}
-    place |= {name: 2 + number for number, name in enumerate(tests)}
-    words = (
-        "The split was given. Choices were made on its development part; the model was then "
-        "trained on training and development part and tested once on the test part."
-    )
-    if 1 not in place.values():
-        words = "The split was given: trained on its training part, tested once on its test part."
-    if len(tests) > 1:
-        words = words.replace("test part", f"test parts {', '.join(tests)}")
-    return _Outer(
-        parts=np.array([place[name] for name in labels.splits.tolist()]),
-        names=("train", "dev", *(tests if len(tests) > 1 else ["test"])),
-        words=words,
-        owners=labels.groups,
-        single=True,
-    )
-
-
-def _official_folds(labels: Labels) -> _Outer:
-    names, parts = np.unique(np.asarray(labels.splits), return_inverse=True)
-    if len(names) < 2:
-        raise LabelError(f"the split column holds one fold, {str(names[0])!r}")
-    words = f"The {len(names)} folds were given. {EACH_ONCE}."
-    return _Outer(parts=parts, names=names.tolist(), words=words, owners=labels.groups)
-
-
-def _role(name: str, options: SplitOptions) -> int | None:
-    """0 train, 1 development, 2 test, -1 left out; None for any other name."""
-    if name in options.roles:
-        meaning = options.roles[name]
-        if meaning and meaning not in ROLES:
-            raise LabelError(
-                f"the split map says {name}={meaning}", expected="train, dev, test or nothing"
-            )
-        return ROLES.index(meaning) if meaning else -1
-    fitting = (re.fullmatch(spelling, name.lower()) for spelling in _SPELLINGS)
-    return next((role for role, match in enumerate(fitting) if match), None)
 
 
 def _inner(
@@ -371,6 +279,6 @@ def _held_out(train: np.ndarray, blocks: np.ndarray, held: Sequence[int]) -> tup
 
 def _trainable(labels: Labels, rows: np.ndarray) -> bool:
     """Whether there is anything to learn from the clips at some positions."""
-    if labels.task == "regression":
-        return len(rows) > 0
+    if labels.task == "regression":  # of each target, something must be known
+        return bool(np.isfinite(labels.wanted[rows]).any(axis=0).all())
     return len(np.unique(labels.values[rows])) > 1

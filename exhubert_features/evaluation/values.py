@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, UsageError
 from ..spec import CLASSES
 from .joining import count_and_name
 
@@ -20,6 +20,21 @@ RATING_LEVELS = 5  # whole numbers of so many levels may be classes or a scale: 
 SIX_CLASSES = "label6"  # the column that `exhubert prepare` writes, with 0 to 5 in logit order
 
 Task = Literal["classification", "regression"]
+
+
+def target_names(target: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a target, which may be several: ``arousal,valence``.
+
+    Examples
+    --------
+    >>> target_names("arousal, valence"), target_names(("emotion",))
+    (('arousal', 'valence'), ('emotion',))
+    """
+    parts = target.split(",") if isinstance(target, str) else target
+    names = tuple(part.strip() for part in parts)
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"target is {target!r}", expected="a column, or several different ones")
+    return names
 
 
 def is_missing(text: str | None, meant: Collection[str] = ()) -> bool:
@@ -33,11 +48,12 @@ def missing_words(cells: Iterable[str | None], meant: Collection[str] = ()) -> l
 
 
 def _lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return names that differ only by case or by the spelling of a number, together."""
+    """Return names that differ only by case, blanks or the spelling of a number, together."""
     alike: dict[str, set[str]] = defaultdict(set)
     for name in names:
         number = number_of(name)
-        alike[name.casefold() if number is None else f"{number:.12g}"].add(name)
+        spelt = "".join(name.casefold().split())
+        alike[spelt if number is None else f"{number:.12g}"].add(name)
     return sorted(tuple(sorted(group)) for group in alike.values() if len(group) > 1)
 
 
@@ -46,13 +62,16 @@ def _shown(alike: Sequence[tuple[str, ...]]) -> str:
     return "; ".join(" and ".join(map(repr, group)) for group in alike)
 
 
-def unite_lookalikes(names: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+def unite_lookalikes(
+    names: Sequence[str], what: str, *, meant: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Give names that only look different one name; and a note that says which.
 
     Meant for groups: two names of one speaker would let this speaker stand on both sides of a
-    split, while two speakers taken for one do no harm to a score.
+    split, while two speakers taken for one do no harm to a score. And for parts of a split, of
+    which ``dev`` and ``Dev`` are one, unless they are ``meant`` as they are spelt.
     """
-    alike = _lookalikes(set(names))
+    alike = _lookalikes(set(names) - set(meant))
     one = {name: group[0] for group in alike for name in group}
     note = [f"Taken for one {what} each: {_shown(alike)}"] if alike else []
     return [one.get(name, name) for name in names], note
@@ -104,22 +123,31 @@ def parse_values(
     if task is None and not classes:
         task = _guess_task(text, numbers, target)
     if task == "regression":
-        odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
-        if odd:
-            raise LabelError(
-                f"no finite number in column {target!r} for {count_and_name(odd, 'clip')}"
-            )
-        return "regression", (), np.array(numbers, dtype=np.float64)
-    names = tuple(classes) or _class_names(text, target, mapping or {})
-    strange = sorted({label for label in text if label not in names})
+        return "regression", (), parse_numbers(text, ids, target)
+    names = tuple(classes) or class_names(text, target, mapping or {})
+    refuse_strange(text, target, names)
+    index = {name: position for position, name in enumerate(names)}
+    return "classification", names, np.array([index[label] for label in text])
+
+
+def parse_numbers(text: Sequence[str], ids: Sequence[str], target: str) -> np.ndarray:
+    """Turn labels into numbers (N,), NaN for those that are missing; see :func:`parse_values`."""
+    numbers = [math.nan if is_missing(label) else number_of(label) for label in text]
+    odd = [name for name, number in zip(ids, numbers, strict=True) if number is None]
+    if odd:
+        raise LabelError(f"no finite number in column {target!r} for {count_and_name(odd, 'clip')}")
+    return np.array(numbers, dtype=np.float64)
+
+
+def refuse_strange(labels: Iterable[str], target: str, classes: Sequence[str]) -> None:
+    """Raise LabelError for labels that a head does not have among its classes."""
+    strange = sorted(set(labels) - set(classes))
     if strange:
         raise LabelError(
             f"{count_and_name(strange, 'label')} of column {target!r} outside the head's classes",
-            expected=", ".join(names),
+            expected=", ".join(classes),
             remedy="--map OLD=NEW renames a label, --map OLD= leaves its clips out",
         )
-    index = {name: position for position, name in enumerate(names)}
-    return "classification", names, np.array([index[label] for label in text])
 
 
 def number_of(text: str) -> float | None:
@@ -139,22 +167,23 @@ def _guess_task(text: Sequence[str], numbers: Sequence[float | None], target: st
     levels = len(set(numbers))
     if levels >= RATING_LEVELS:
         raise LabelError(
-            f"column {target!r} holds {levels} different whole numbers: ratings, or names?",
+            f"column {target!r} holds {levels} different whole numbers, ratings or names",
             remedy="Say --task regression or --task classification",
         )
     return "classification"
 
 
-def _class_names(text: Sequence[str], target: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+def class_names(text: Iterable[str], target: str, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the classes among labels, in order; refuse those that look alike."""
     names = tuple(sorted(set(text)))
     meant = {*mapping, *mapping.values()}
     alike = [group for group in _lookalikes(names) if not meant.issuperset(group)]
     if alike:
-        old, new = alike[0][:2]
+        one = " ".join(f"--map '{old}={names[-1]}'" for names in alike for old in names[:-1])
+        apart = " ".join(f"--map '{name}={name}'" for name in alike[0])
         raise LabelError(
             f"classes of column {target!r} that only look different: {_shown(alike)}",
-            remedy=f"--map '{old}={new}' makes them one; --map '{old}={old}' --map '{new}={new}' "
-            "keeps them apart",
+            remedy=f"{one} makes them one; {apart} keeps them apart",
         )
     if len(names) < 2:
         raise LabelError(f"column {target!r} holds one class, {names[0]!r}", expected="two or more")

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ..audio import audio_warnings
 from ..errors import AudioError
+from ..frames import frame_centres
 from ..records import ClipFailure, ClipFeatures, PlannedClip
-from ..spec import SAMPLE_RATE, ExtractionSpec
+from ..spec import FRAME_STRIDE, SAMPLE_RATE, ExtractionSpec
+from ..windows import Window
 from .pooling import join
-from .windows import Window
 
 FOLD = 64  # windows kept apart before they are joined: 13 MB at 49 layers of 1024
 
@@ -26,7 +27,7 @@ class ClipAssembly:
     wave
         (N,) samples at 16 kHz.
     windows
-        From :func:`exhubert_features.extraction.windows.plan_windows`, in order.
+        From :func:`exhubert_features.windows.plan_windows`, in order.
     spec
         What is asked for.
     parts
@@ -53,6 +54,7 @@ class ClipAssembly:
         self._counts: list[int] = []
         self._logits: list[np.ndarray] = []
         self._frames: list[np.ndarray] = []
+        self._starts: list[np.ndarray] = []
         self._seen = 0
 
     @property
@@ -78,6 +80,8 @@ class ClipAssembly:
             self._logits.append(logits.numpy())
         if frames is not None:
             self._frames.append(frames.numpy())
+            counted = np.arange(window.frame_start, window.frame_stop)
+            self._starts.append(window.start + FRAME_STRIDE * counted)
         self._pooled.append(pooled)
         self._counts.append(window.frame_stop - window.frame_start)
         if self._spec.segments:
@@ -104,7 +108,9 @@ class ClipAssembly:
         pooled = self._join()[:, : len(self._spec.pools)].numpy()
         logits = np.stack(self._logits).mean(axis=0) if self._logits else None
         frames = np.concatenate(self._frames, axis=1) if self._frames else None
-        self._pooled, self._counts, self._logits, self._frames = [], [], [], []
+        times = frame_centres(np.concatenate(self._starts)) if self._starts else None
+        self._pooled, self._counts, self._logits = [], [], []
+        self._frames, self._starts = [], []
         if not all(_finite(array) for array in (pooled, logits, frames)):
             self.fail(
                 AudioError(
@@ -126,6 +132,7 @@ class ClipAssembly:
                 pooled=pooled,
                 logits=logits,
                 frames=frames,
+                frame_times=None if times is None else self.clip.start + times,
                 warnings=self._warnings,
                 meta=self.clip.meta,
             )

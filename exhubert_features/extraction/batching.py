@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from ..errors import AudioError
 from ..inference import Inference
-from ..spec import CARD_SAMPLES, ExtractionSpec
+from ..spec import CARD_SAMPLES, SAMPLE_RATE, ExtractionSpec
+from ..windows import Window
 from .assembly import ClipAssembly
 from .pooling import BatchPooling, parts_of
-from .windows import Window
 
 # Seconds of audio in a batch. On a CPU larger batches leave its cache and are slower a clip.
 BATCH_SECONDS = {"cpu": 24.0, "cuda": 192.0}
-LOOK_AHEAD = 4  # batches of windows to choose from, so that clips of like length meet
+LOOK_AHEAD = 8  # batches of windows to choose from, so that clips of like length meet
 
 
 class Task(NamedTuple):
-    """One window to encode; ``samples`` is its length in the batch, padding of its own included."""
+    """One window to encode; ``samples`` is the length of its clip's windows, the card's padding
+    included."""
 
     assembly: ClipAssembly
     window: Window
@@ -37,28 +39,32 @@ class Batches:
     spec
         What to keep, with layers and frame layers as ids.
     batch_size
-        Windows at a time; None suits the device. It shrinks when the device has no room.
+        Windows at a time; None is as many as suit the device, more of short ones. It shrinks
+        when the device has no room.
     """
 
     def __init__(self, encoder: Inference, spec: ExtractionSpec, batch_size: int | None) -> None:
         self.encoder = encoder
         self.spec = spec
         self.parts = parts_of(spec.pools)
-        self.size = batch_size or usual_size(encoder.device, spec.window)
+        self.size = batch_size
         self._waiting: list[Task] = []
 
     def put(self, assembly: ClipAssembly) -> None:
         """Queue the windows of a clip."""
         shortest = CARD_SAMPLES if self.spec.preprocess == "card" else 0
+        # A gapless clip's last window is up to a frame shorter: under one length all come in order.
+        longest = assembly.windows[0].stop - assembly.windows[0].start
         self._waiting.extend(
-            Task(assembly, window, max(window.stop - window.start, shortest))
-            for window in assembly.windows
+            Task(assembly, window, max(longest, shortest)) for window in assembly.windows
         )
 
     @property
     def plenty(self) -> bool:
         """Whether so many wait that clips of like length will have met."""
-        return len(self._waiting) >= self.size * LOOK_AHEAD
+        if not self._waiting:
+            return False
+        return len(self._waiting) >= LOOK_AHEAD * self._most(self._waiting[0])
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -69,9 +75,13 @@ class Batches:
 
     def encode_next(self) -> float:
         """Encode one batch; return how many seconds of its clips it stood for."""
-        batch = _take_batch(self._waiting, self.size)
+        batch = _take_batch(self._waiting, self._most)
         self._encode([task for task in batch if task.assembly.result is None])
         return sum(task.assembly.seconds / len(task.assembly.windows) for task in batch)
+
+    def _most(self, task: Task) -> int:
+        """Windows at a time when they are as long as this one."""
+        return self.size or usual_size(self.encoder.device, task.samples / SAMPLE_RATE)
 
     def _encode(self, batch: list[Task]) -> None:
         """Encode a batch; one that does not fit the GPU goes in halves, as all after it do."""
@@ -94,7 +104,7 @@ class Batches:
                 )
             )
             return
-        self.size = min(self.size, len(batch) // 2)
+        self.size = min(self.size or len(batch), len(batch) // 2)
         while batch:  # the size may shrink further on the way
             size = self.size
             self._encode([task for task in batch[:size] if task.assembly.result is None])
@@ -134,14 +144,22 @@ def usual_size(device: torch.device, window: float) -> int:
     return max(1, int(seconds / window))
 
 
-def _take_batch(waiting: list[Task], size: int) -> list[Task]:
-    """Remove the window that waits longest, and those nearest to it in length, in order."""
-    samples = waiting[0].samples
-    chosen = set(
-        heapq.nsmallest(
-            size, range(len(waiting)), key=lambda place: abs(waiting[place].samples - samples)
-        )
-    )
-    batch = [waiting[place] for place in sorted(chosen)]
-    waiting[:] = [task for place, task in enumerate(waiting) if place not in chosen]
+def _take_batch(waiting: list[Task], most: Callable[[Task], int]) -> list[Task]:
+    """Remove one batch: of all, sorted by length and cut up, that in which the oldest window is.
+
+    Cut from the longest on, so that what remains is still dense, and the last batches too.
+    """
+    order = sorted(waiting, key=lambda task: -task.samples)
+    part: list[Task] = []
+    while not any(task is waiting[0] for task in part):
+        size = most(order[0])
+        part, order = order[:size], order[size:]
+    # The earliest of each length: a clip's windows must come in order.
+    wanted = Counter(task.samples for task in part)
+    batch: list[Task] = []
+    rest: list[Task] = []
+    for task in waiting:
+        (batch if wanted[task.samples] else rest).append(task)
+        wanted[task.samples] -= bool(wanted[task.samples])
+    waiting[:] = rest
     return batch

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import read_array, read_audio
+from ..audio import hash_array, read_array, read_audio
 from ..errors import AudioError
 from ..records import PlannedClip
 from ..spec import SAMPLE_RATE
-from .planning import Plan
+from .planning import Plan, load_lazy
+from .sources import LazyClip
 
 AHEAD_CLIPS = 128  # the next batch of a GPU, and enough to outlast a slow disk
 AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joined by 127 others
@@ -21,12 +22,17 @@ AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joine
 Decoded = np.ndarray | AudioError
 
 
-def load_clip(clip: PlannedClip, plan: Plan, channel: int | None) -> Decoded:
-    """Read a planned clip's samples at 16 kHz, or say why there are none."""
+def load_clip(clip: PlannedClip, plan: Plan, channel: int | None, limit: int) -> Decoded:
+    """Read a planned clip's samples at 16 kHz, or say why there are none.
+
+    ``limit`` is how many bytes they may take.
+    """
     try:
         if clip.id in plan.arrays:
             return read_array(clip.id, *plan.arrays[clip.id])
-        wave = read_audio(clip.file, start=clip.start, end=clip.end, channel=channel)
+        if clip.id in plan.lazy:
+            return _load_again(clip, plan.lazy[clip.id], channel)
+        wave = read_audio(clip.file, start=clip.start, end=clip.end, channel=channel, limit=limit)
         status = Path(clip.file).stat()
         if (status.st_size, status.st_mtime_ns) != plan.stamps[clip.file]:
             return AudioError(
@@ -46,6 +52,19 @@ def load_clip(clip: PlannedClip, plan: Plan, channel: int | None) -> Decoded:
             kind="memory",
         )
     return wave
+
+
+def _load_again(clip: PlannedClip, lazy: LazyClip, channel: int | None) -> Decoded:
+    """Load what was planned, unless it has become something else."""
+    wave, rate = load_lazy(lazy, channel)
+    if hash_array(wave, rate) != clip.audio_sha256:
+        return AudioError(
+            f"{clip.id} was loaded twice and was not the same",
+            expected="the samples that were hashed",
+            remedy="Take what is random out of its function",
+            kind="changed",
+        )
+    return read_array(clip.id, wave, rate)
 
 
 def decode_ahead(

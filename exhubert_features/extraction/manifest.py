@@ -11,9 +11,19 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..records import ClipFailure
-from ..tables import FILE_COLUMNS, ID_COLUMNS, POSITION_COLUMNS, TableRow, first_of, read_table
+from ..tables import (
+    FILE_COLUMNS,
+    ID_COLUMNS,
+    POSITION_COLUMNS,
+    TableRow,
+    fault_in,
+    first_of,
+    read_table,
+)
 
 PLACEHOLDER = re.compile(r"\{\w+\}|\$\w+")  # SpeechBrain's {data_root} and $data_folder
+# Control characters, and the surrogates that stand for bytes which are no UTF-8.
+UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _KNOWN = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
 
 
@@ -47,6 +57,7 @@ def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | 
         raise UsageError(
             f"{path} has the columns {', '.join(table.columns) or 'none'}",
             expected="a column named file (or wav, path)",
+            remedy="Name the columns in the first line, with commas, semicolons or tabs between",
         )
     for row in table.rows:
         yield read_row(row, table=str(path), folder=path.parent, data_root=data_root)
@@ -69,13 +80,13 @@ def read_row(
         See :func:`read_manifest`.
     """
     try:
-        if row.fault:
-            raise ValueError(row.fault)
+        if fault := row.fault or fault_in(row.cells):
+            raise ValueError(fault)
         return _entry(row.cells, folder, data_root)
     except UsageError:  # not this row's fault
         raise
     except ValueError as error:
-        name = first_of((*ID_COLUMNS, *FILE_COLUMNS), row.cells) or row.place
+        name = storable(first_of((*ID_COLUMNS, *FILE_COLUMNS), row.cells)) or row.place
         reason = f"{table}, {row.place}: {error}"
         return ClipFailure(id=name, file=table, kind="manifest", reason=reason)
 
@@ -88,6 +99,10 @@ def _entry(cells: Mapping[str, str], folder: Path, data_root: str | None) -> Ent
     in_samples = bool(cells.get("stop")) and not cells.get("end")
     start = _position(cells.get("start", "")) or 0.0
     end = _position(cells.get("stop" if in_samples else "end", ""))
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(
+            f"no part goes from {start:g} to {'the end' if end is None else f'{end:g}'}"
+        )
     part = "" if not start and end is None else f"@{start:g}-{'' if end is None else f'{end:g}'}"
     return Entry(
         id=first_of(ID_COLUMNS, cells) or name + part,
@@ -104,11 +119,12 @@ def _position(text: str) -> float | None:
     if text in ("", "NaT"):
         return None
     try:
-        position = float(text)
+        position = float(text) if text.isascii() and "_" not in text else math.nan  # 1_0 is no 10
     except ValueError:
         position = _timedelta(text)
     if not math.isfinite(position):
-        raise ValueError(f"{text!r} is no position in seconds or samples")
+        shown = text if len(text) < 60 else f"{text[:50]}..."
+        raise ValueError(f"{shown!r} is no position in seconds or samples")
     return position
 
 
@@ -116,7 +132,14 @@ def _timedelta(text: str) -> float:
     """Seconds of ``0 days 00:00:01.5``; NaN for anything else."""
     import pandas
 
+    if not re.search("[a-z:]", text):  # 0,5 would be five billionths of a second
+        return math.nan
     return float(pandas.to_timedelta(text, errors="coerce").total_seconds())
+
+
+def storable(text: object) -> str:
+    """Control characters, and what is no character, as escapes: any store can hold the rest."""
+    return UNSTORABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def _resolve(name: str, folder: Path, data_root: str | None) -> str:

@@ -6,24 +6,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..audio.memory import memory_limit
 from ..errors import AudioError, UsageError
 from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
+from ..windows import expected_size, plan_windows
 from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_table
 from .decoding import Decoded, decode_ahead, load_clip
 from .planning import Plan, worker_count
+from .pooling import parts_of
 from .progress import Progress
-from .windows import expected_size, plan_windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +43,10 @@ class Extraction:
     Attributes
     ----------
     fingerprint
-        What decides the numbers.
+        What decides the numbers. :meth:`missing_in` and :meth:`write` set it to that of the store
+        where they go on with one in which frames have gaps.
     provenance
         Where the weights were found and what ran them; decides no numbers.
-    failures
-        Clips without features in the latest run, and why; those that could not even be planned
-        are there from the beginning.
     """
 
     def __init__(
@@ -64,16 +63,21 @@ class Extraction:
             raise UsageError(f"batch_size is {batch_size}", expected="at least 1")
         self.plan = plan
         self.encoder = encoder
-        self.fingerprint = Fingerprint(model=encoder.identity, spec=spec)
-        self.spec = self.fingerprint.spec  # with layers as ids
+        spec = replace(spec, preprocess=encoder.resolve_preprocess(spec.preprocess))
+        self.fingerprint = self._asked = Fingerprint(model=encoder.identity, spec=spec)
         self.provenance = {**encoder.provenance, "device": str(encoder.device)}
-        self.failures = list(plan.rejected)
+        self._failed: dict[str, ClipFailure] = {}
         self.batch_size = batch_size
         self._workers = worker_count(workers)
         self._strict = strict
         self._progress = Progress(0, 0.0, shown=False)
         if strict and plan.rejected:
             raise AudioError(plan.rejected[0].reason, kind=plan.rejected[0].kind)
+
+    @property
+    def spec(self) -> ExtractionSpec:
+        """What to keep of each clip, with layers as ids."""
+        return self.fingerprint.spec
 
     @property
     def clips(self) -> tuple[PlannedClip, ...]:
@@ -84,6 +88,11 @@ class Extraction:
     def rejected(self) -> tuple[ClipFailure, ...]:
         """Clips that could not even be planned, and why."""
         return self.plan.rejected
+
+    @property
+    def failures(self) -> list[ClipFailure]:
+        """Clips without features, of those tried so far, and those that could not be planned."""
+        return [*self.rejected, *self._failed.values()]
 
     def __iter__(self) -> Iterator[ClipFeatures | ClipFailure]:
         """Give rows and failures in the order of the source."""
@@ -97,11 +106,9 @@ class Extraction:
 
     def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
         """Give each clip with its rows or its failure, lazily and in the order given."""
-        self.failures = list(self.rejected)
         unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure]] = deque()
         batches = Batches(self.encoder, self.spec, self.batch_size)
-        load = partial(load_clip, plan=self.plan, channel=self.spec.channel)
-        for clip, wave in decode_ahead(clips, load, self._workers):
+        for clip, wave in decode_ahead(clips, self._load, self._workers):
             unfinished.append((clip, self._begin(clip, wave, batches)))
             while batches.plenty:
                 self._progress.update(batches.encode_next())
@@ -147,7 +154,7 @@ class Extraction:
             )
         narrowed = self._narrowed(chosen, pool or pools[0])
         rows = list(narrowed.iterate(progress=progress))
-        self.failures = narrowed.failures
+        self._failed = narrowed._failed
         width = self.encoder.hidden_size
         missing = np.full(width, np.nan, np.float32)
         vectors = [missing if isinstance(row, ClipFailure) else row.pooled[0, 0] for row in rows]
@@ -177,9 +184,14 @@ class Extraction:
         from ..store.rows import outstanding
 
         path = Path(path)
+        self.fingerprint = self._asked
         if not (path / "store.json").is_file():
             return self.clips
         store = FeatureStore(path)
+        # A store with frames that version 0.1.0 began goes on with the windows of then.
+        earlier = replace(self._asked, spec=replace(self._asked.spec, gapless=False))
+        if not store.fingerprint.difference(earlier):
+            self.fingerprint = earlier
         require_same(path, store.fingerprint, self.fingerprint)
         stored = zip(store.column("clip_id"), store.column("audio_sha256"), strict=True)
         return outstanding(self.clips, dict(stored))
@@ -244,6 +256,23 @@ class Extraction:
         options = {"batch_size": self.batch_size, "workers": self._workers}
         return Extraction(self.plan, self.encoder, spec, strict=self._strict, **options)
 
+    def _load(self, clip: PlannedClip) -> Decoded:
+        """Decode a clip, unless it or what it will become takes more memory than there is."""
+        limit = memory_limit() // self._workers  # as many are decoded at a time
+        rows, frames = self.expected_size([clip])
+        kept = rows * len(self.spec.layers or ()) * len(parts_of(self.spec.pools))
+        size = 4 * self.encoder.hidden_size * (kept + 2 * frames * len(self.spec.frame_layers))
+        if size > limit:
+            return AudioError(
+                f"{clip.file or clip.id} will give {rows:,} rows and {frames:,} frames, which take "
+                f"{size / 1e6:,.0f} MB of memory",
+                expected=f"at most {limit / 1e6:,.0f} MB for one clip",
+                remedy="Cut it into parts with start and end columns in a manifest, or keep fewer "
+                "layers",
+                kind="memory",
+            )
+        return load_clip(clip, self.plan, self.spec.channel, limit)
+
     def _begin(
         self, clip: PlannedClip, wave: Decoded, batches: Batches
     ) -> ClipAssembly | ClipFailure:
@@ -266,8 +295,9 @@ class Extraction:
             if result is None:
                 return
             failed = isinstance(result, ClipFailure)
+            self._failed.pop(clip.id, None)
             if isinstance(result, ClipFailure):
-                self.failures.append(result)
+                self._failed[clip.id] = result
                 if self._strict:
                     raise AudioError(result.reason, kind=result.kind)
             unfinished.popleft()

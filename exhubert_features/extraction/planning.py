@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,13 +24,11 @@ from ..audio import (
 )
 from ..errors import AudioError, UsageError
 from ..records import ClipFailure, PlannedClip
-from .manifest import Entry
+from .manifest import UNSTORABLE, Entry, storable
 from .parts import Part
-from .sources import Source, read_source
+from .sources import LazyClip, Source, read_source, with_rate
 
 MOST_CHANNELS = 64  # an array with more is something else, a matrix of features for example
-# Control characters, and the surrogates that stand for bytes which are no UTF-8.
-UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +36,14 @@ class Plan:
     """What to do, in the order of the source: clips, and failures with the reason.
 
     ``stamps`` is each file's (size, mtime) when it was hashed, ``arrays`` holds the clips in
-    memory, ``left_out`` counts files in folders whose names are not those of audio.
+    memory, ``lazy`` those to load, ``left_out`` counts files in folders whose names are not those
+    of audio.
     """
 
     planned: tuple[PlannedClip | ClipFailure, ...]
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     arrays: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    lazy: Mapping[str, LazyClip] = field(default_factory=dict)
     left_out: int = 0
 
     @cached_property
@@ -96,6 +95,9 @@ def plan_clips(
         if part is not None:
             arrays = {name: array for name, array in arrays.items() if part.holds(name)}
         return _plan_arrays(arrays, channel)
+    if named.lazy:
+        lazy = [clip for clip in named.lazy if part is None or part.holds(clip.id)]
+        return _plan_lazy(lazy, channel, worker_count(workers))
     entries = [entry for entry in named.entries if part is None or part.holds(entry.id)]
     plan = plan_entries(entries, channel=channel, workers=workers)
     return replace(plan, left_out=named.left_out)
@@ -131,6 +133,28 @@ def plan_entries(
             file: found.stamp for file, found in probed.items() if isinstance(found, AudioFile)
         },
     )
+
+
+def plan_ids(entries: Iterable[Entry | ClipFailure]) -> Iterator[Entry | ClipFailure]:
+    """Give entries, those whose id cannot be stored or is taken as failures; opens no file.
+
+    Parameters
+    ----------
+    entries
+        See :func:`plan_entries`.
+    """
+    ids = _Ids()
+    for entry in entries:
+        if isinstance(entry, ClipFailure):
+            yield entry
+            continue
+        try:
+            ids.claim(entry.id)
+        except AudioError as error:
+            start, end = (0.0, None) if entry.in_samples else (entry.start, entry.end)
+            yield ids.failure(entry.id, error, file=entry.file, start=start, end=end)
+        else:
+            yield entry
 
 
 def worker_count(workers: int | None) -> int:
@@ -201,6 +225,53 @@ def _plan_arrays(arrays: Mapping[str, tuple[np.ndarray, int]], channel: int | No
     return Plan(planned=tuple(planned), arrays=kept)
 
 
+def _plan_lazy(clips: Sequence[LazyClip], channel: int | None, threads: int) -> Plan:
+    ids = _Ids()
+
+    def measure(clip: LazyClip) -> tuple[int, str] | AudioError:
+        try:
+            wave, rate = load_lazy(clip, channel)
+            return array_samples(clip.id, wave, rate), hash_array(wave, rate)
+        except AudioError as error:
+            return error
+
+    def plan(clip: LazyClip, found: tuple[int, str] | AudioError) -> PlannedClip | ClipFailure:
+        try:
+            ids.claim(clip.id)
+            if isinstance(found, AudioError):
+                raise found
+        except AudioError as error:
+            return ids.failure(clip.id, error)
+        known = {name: str(value) for name, value in clip.labels.items() if value is not None}
+        return PlannedClip(id=clip.id, samples=found[0], audio_sha256=found[1], meta=known)
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        planned = tuple(map(plan, clips, pool.map(measure, clips)))
+    first = {clip.id: clip for clip in reversed(clips)}  # of several of one id the first is done
+    return Plan(planned=planned, lazy=first)
+
+
+def load_lazy(clip: LazyClip, channel: int | None) -> tuple[np.ndarray, int]:
+    """Load a clip: its samples (N,) and their rate; an AudioError says what went wrong.
+
+    Parameters
+    ----------
+    clip
+        What to load.
+    channel
+        The channel to hear, from 0; None for the mean of all.
+    """
+    try:
+        wave, rate = with_rate(clip.id, clip.load())
+    except UsageError as error:
+        raise AudioError(str(error), kind="dtype") from error
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        raise AudioError(
+            f"{clip.id} could not be loaded ({type(error).__name__}: {error})", kind="unreadable"
+        ) from error
+    return _one_channel(clip.id, wave, channel), rate
+
+
 def _one_channel(name: str, array: np.ndarray, channel: int | None) -> np.ndarray:
     """(N,) out of (N,), (N, C) or (C, N): the channel asked for, or the mean of all."""
     if array.ndim != 2 or min(array.shape) > MOST_CHANNELS:
@@ -257,15 +328,10 @@ class _Ids:
         """Record a clip that cannot even be planned, under a name that shadows no other clip's."""
         twice = error.kind == "duplicate"
         return ClipFailure(
-            id=f"{name} ({self._seen[name]})" if twice else _printable(name),
-            file=_printable(file),
+            id=f"{name} ({self._seen[name]})" if twice else storable(name),
+            file=storable(file),
             start=start,
             end=end,
             kind=error.kind,
             reason=str(error),
         )
-
-
-def _printable(text: str) -> str:
-    """Undecodable and control characters as escapes."""
-    return UNSTORABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))

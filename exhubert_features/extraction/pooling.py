@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .windows import Window
+from ..windows import Window
 
 
 def pool_frames(hidden: Tensor, mask: Tensor | None, pools: Sequence[str]) -> Tensor:

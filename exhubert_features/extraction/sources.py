@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -26,21 +26,56 @@ if TYPE_CHECKING:
 Wave = np.ndarray | Tensor
 Array = Wave | tuple[Wave, int]
 Source: TypeAlias = (
-    "str | Path | Sequence[str | Path] | Array | Sequence[Array] | Mapping[str, Array]"
-    " | pd.DataFrame | pd.Index"
+    "str | Path | Iterable[str | Path] | Array | Iterable[Array] | Mapping[str, Array]"
+    " | Iterable[LazyClip] | pd.DataFrame | pd.Series | pd.Index"
 )
 _TAKEN = SOUND_SUFFIXES | VIDEO_SUFFIXES  # from folders
 
 
 @dataclass(frozen=True, kw_only=True)
+class LazyClip:
+    """A clip that comes out of a function, for audio that is neither a file nor in memory.
+
+    It is loaded twice, never kept: once for its length and its hash, by which a store knows
+    what it has, and once to be encoded.
+
+    Parameters
+    ----------
+    id
+        Its name, like no other's.
+    load
+        Gives an array (N,) or (N, channels) at 16 kHz, or a pair (array, rate). When it raises
+        OSError, RuntimeError, ValueError or LookupError the clip has failed, and why is kept.
+    labels
+        What is known of the clip by column, ``{"emotion": "joy", "speaker": "s1"}``: kept in
+        stores as the columns of a manifest are.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0)
+    >>> clips = (
+    ...     LazyClip(id=f"take {n}", load=lambda: noise.normal(size=16_000), labels={"take": n})
+    ...     for n in range(3)
+    ... )
+    >>> [clip.labels["take"] for clip in clips]
+    [0, 1, 2]
+    """
+
+    id: str
+    load: Callable[[], Array]
+    labels: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Named:
-    """What a source names: entries of files, or arrays by id.
+    """What a source names: entries of files, arrays by id, or clips to load.
 
     ``left_out`` counts files in folders whose names are not those of audio.
     """
 
     entries: tuple[Entry | ClipFailure, ...] = ()
     arrays: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    lazy: tuple[LazyClip, ...] = ()
     left_out: int = 0
 
 
@@ -51,9 +86,10 @@ def read_source(source: Source, data_root: str | Path | None = None) -> Named:
     ----------
     source
         A file, folder or manifest, or several of them; an array or a pair (array, rate), a
-        list of these, or a dict of them by id, 16 kHz where no rate is given; a DataFrame with
-        audformat's index (file, start, end), with columns of these names, or such an index
-        alone. Arrays in a list are known by their place in it.
+        list of these, or a dict of them by id, 16 kHz where no rate is given; several
+        :class:`LazyClip`; a DataFrame or Series with audformat's index (file, start, end), a
+        DataFrame with columns of these names, or such an index alone. Arrays in a list are known
+        by their place in it.
     data_root
         Takes the place of ``{data_root}`` in manifests, and holds relative files that are not
         beside them.
@@ -62,14 +98,16 @@ def read_source(source: Source, data_root: str | Path | None = None) -> Named:
     if isinstance(source, str | os.PathLike):
         return _read_paths([source], root)
     if isinstance(source, Mapping):
-        return Named(arrays={name: _with_rate(name, array) for name, array in source.items()})
+        return Named(arrays={name: with_rate(name, array) for name, array in source.items()})
     if _is_array(source):
-        return Named(arrays={"0": _with_rate("0", source)})
+        return Named(arrays={"0": with_rate("0", source)})
     if _is_table(source):
         return Named(entries=tuple(_read_table(source, root)))
     items = list(source)
+    if items and all(isinstance(item, LazyClip) for item in items):
+        return Named(lazy=tuple(items))
     if items and all(_is_array(item) for item in items):
-        return Named(arrays={str(n): _with_rate(str(n), item) for n, item in enumerate(items)})
+        return Named(arrays={str(n): with_rate(str(n), item) for n, item in enumerate(items)})
     return _read_paths(items, root)
 
 
@@ -80,7 +118,7 @@ def _read_paths(paths: Sequence[Any], data_root: str | None) -> Named:
     if strange:
         raise UsageError(
             f"a {type(strange[0]).__name__} among the inputs",
-            expected="paths only, or only arrays and pairs (array, rate)",
+            expected="paths only, only arrays and pairs (array, rate), or only LazyClips",
         )
     if not any(os.path.lexists(path) for path in paths):
         raise UsageError(f"{', '.join(map(str, paths))} does not exist")
@@ -132,16 +170,27 @@ def _enter(folder: Path, seen: set[str]) -> bool:
     return True
 
 
-def _is_table(source: object) -> TypeGuard[pd.DataFrame | pd.Index]:
+def _is_table(source: object) -> TypeGuard[pd.DataFrame | pd.Series | pd.Index]:
     pandas = sys.modules.get("pandas")  # who holds a DataFrame has imported it
-    return pandas is not None and isinstance(source, pandas.DataFrame | pandas.Index)
+    kinds = () if pandas is None else (pandas.DataFrame, pandas.Series, pandas.Index)
+    return isinstance(source, kinds)
 
 
-def _read_table(source: pd.DataFrame | pd.Index, root: str | None) -> Iterator[Entry | ClipFailure]:
+def _read_table(
+    source: pd.DataFrame | pd.Series | pd.Index, root: str | None
+) -> Iterator[Entry | ClipFailure]:
     """Rows of a table in memory, as those of a manifest that lies in the working directory."""
     import pandas
 
-    table = source.to_frame(index=False) if isinstance(source, pandas.Index) else source
+    if isinstance(source, pandas.Index):
+        # One without a name is of files, as pandas makes it of a list.
+        nameless = source.nlevels == 1 and source.name is None
+        table = (source.rename("file") if nameless else source).to_frame(index=False)
+    elif isinstance(source, pandas.Series):
+        named = bool(set(source.index.names) & set(FILE_COLUMNS))
+        table = source.to_frame(source.name if named and source.name is not None else "file")
+    else:
+        table = source
     if set(table.index.names) & set(FILE_COLUMNS):
         table = table.drop(columns=table.index.names, errors="ignore").reset_index()
     columns = [str(name) for name in table.columns]
@@ -171,7 +220,8 @@ def _is_array(item: object) -> TypeGuard[Array]:
     return isinstance(item, np.ndarray | Tensor)
 
 
-def _with_rate(name: str, item: Array) -> tuple[np.ndarray, int]:
+def with_rate(name: str, item: Array) -> tuple[np.ndarray, int]:
+    """Take an array, or a pair (array, rate), apart; refuse anything else."""
     if not _is_array(item):
         raise UsageError(
             f"{name} is a {type(item).__name__}",

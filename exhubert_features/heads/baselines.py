@@ -16,8 +16,10 @@ from ..report import HeadComparison
 from ..store import FeatureStore
 from ..tables import FILE_COLUMNS, ID_COLUMNS, POSITION_COLUMNS, read_table
 from .layerwise import probe_matrix
+from .six_classes import compare_with_six_classes
 
 LOGITS = "logits"  # the baseline that every store of a model with a classifier has
+SIX_CLASSES = "six-classes"  # the one that the released model has: its own answer
 
 
 def compare_with_baselines(
@@ -25,17 +27,21 @@ def compare_with_baselines(
 ) -> Evaluation:
     """Return the evaluation with a comparison for each baseline.
 
-    Each baseline is a linear probe (discriminant analysis or ridge regression) on other
-    features of the same clips, fitted in the same folds.
+    Each baseline but ``six-classes`` is a linear probe (discriminant analysis or ridge
+    regression) on other features of the same clips, fitted in the same folds.
 
     Parameters
     ----------
     baselines
-        ``logits`` for the encoder's own class scores; else a table of features with an id or
-        file column, such as opensmile's functionals.
+        ``logits`` for the encoder's own class scores, ``six-classes`` for what the released model
+        tells by itself; else a table of features with an id or file column, such as opensmile's
+        functionals.
     """
-    found = []
+    found: list[HeadComparison] = []
     for baseline in baselines:
+        if baseline == SIX_CLASSES:
+            found += compare_with_six_classes(evaluation, store)
+            continue
         outcome = probe_matrix(
             _features(baseline, store, evaluation.labels), evaluation.labels, evaluation.protocol
         )
@@ -64,15 +70,17 @@ def _features(baseline: str | Path, store: FeatureStore, labels: Labels) -> np.n
 
 def _table_features(path: Path, store: FeatureStore, labels: Labels) -> np.ndarray:
     table = [dict(row.cells) for row in read_table(path).require_whole().rows]
-    names = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
+    clips = store_rows(store)
+    # What is known of the clips is no feature, also where it is written in numbers.
+    known = {name for clip in clips for name in clip} | {labels.target, labels.group}
+    known |= {*labels.targets, *labels.columns, *ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
     columns = [
         name
         for name in (table[0] if table else ())
-        if name not in names and all(_is_number(row[name]) for row in table)
+        if name not in known and all(_is_number(row[name]) for row in table)
     ]
     if not columns:
         raise LabelError(f"{path} has no column of numbers", expected="one feature per column")
-    clips = store_rows(store)
     rows = match_rows([clips[row] for row in labels.rows.tolist()], table, columns).rows
     missing = [str(name) for name, row in zip(labels.ids, rows, strict=True) if row is None]
     if missing:

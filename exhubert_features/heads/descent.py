@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import LabelError
 from ..evaluation import Labels
@@ -80,12 +80,14 @@ class _Descent:
             fast = LAYER_WEIGHT_RATE * rate
             groups.append({"params": layer_weights, "lr": fast, "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups)
-        self.values = torch.from_numpy(labels.values)
+        self.wanted = torch.from_numpy(labels.wanted)
+        self.loss = options.loss
         self.class_weights: Tensor | None = None
-        if labels.task == "classification" and options.prior == "balanced":
-            counts = np.bincount(labels.values[rows], minlength=len(labels.classes))
-            balanced = counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts)
-            self.class_weights = torch.from_numpy(balanced).float()
+        if labels.task == "classification":
+            mass = self.wanted[rows].sum(dim=0)
+            balanced = torch.where(mass > 0, 1 / mass.clamp(min=1e-6), 0.0)
+            corpus = torch.ones_like(mass)
+            self.class_weights = balanced if options.prior == "balanced" else corpus
 
     def epoch(self) -> None:
         """One pass over the training clips in a new order."""
@@ -106,8 +108,23 @@ class _Descent:
         return float(self._loss(outputs, rows)), outputs.numpy()
 
     def _loss(self, outputs: Tensor, rows: np.ndarray) -> Tensor:
-        truth = self.values[rows]
-        if not truth.is_floating_point():
-            return nn.functional.cross_entropy(outputs, truth, self.class_weights)
-        error = (outputs[:, 0] - truth.float()) / self.head.target_scale
-        return error.square().mean()
+        wanted = self.wanted[rows]
+        if self.class_weights is not None:  # cross-entropy, with shares of classes as well
+            weights = wanted * self.class_weights
+            return -(weights * outputs.log_softmax(dim=1)).sum() / weights.sum()
+        known = wanted.isfinite()
+        errors = (outputs - wanted) / self.head.target_scale
+        if self.loss == "mse":
+            return errors[known].square().mean()
+        return _concordance_loss(outputs, wanted, known)
+
+
+def _concordance_loss(outputs: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """1 - CCC of values and truth (n, T), on average over the targets; ``known`` as the rest."""
+    count = known.sum(dim=0).clamp(min=1)
+    guess, truth = (torch.where(known, values, 0.0) for values in (outputs, wanted))
+    centred = [torch.where(known, v - v.sum(dim=0) / count, 0.0) for v in (guess, truth)]
+    covariance = (centred[0] * centred[1]).sum(dim=0) / count
+    spread = (centred[0].square() + centred[1].square()).sum(dim=0) / count
+    bias = (guess.sum(dim=0) - truth.sum(dim=0)) / count
+    return (1 - 2 * covariance / (spread + bias.square()).clamp(min=1e-12)).mean()

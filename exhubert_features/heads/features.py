@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FingerprintMismatch, UsageError
+from ..evaluation.values import target_names
 from ..fingerprint import Fingerprint
 
 Kind = Literal["linear", "discriminant", "mlp", "weighted", "attention"]
 
 # Parts of a fingerprint that do not change the numbers a head reads: the names of the logits,
-# and what else was stored.
+# what else was stored, and by how many of 150 frames the windows of long clips meet or overlap.
 _NOT_COMPARED = (
-    "model.classes", "spec.layers", "spec.pools", "spec.frame_layers", "spec.logits"
+    "model.classes", "spec.layers", "spec.pools", "spec.frame_layers", "spec.logits", "spec.gapless"
 )  # fmt: skip
 
 
@@ -27,7 +28,7 @@ class HeadConfig:
     """What a head takes and what it tells."""
 
     kind: Kind
-    target: str
+    target: str  # a column, or several with commas between
     classes: tuple[str, ...]  # in the order of the logits; empty: regression
     layers: tuple[int, ...]  # hidden-state ids, in the order of the features
     pools: tuple[str, ...]  # empty: frames
@@ -42,9 +43,14 @@ class HeadConfig:
         return "classification" if self.classes else "regression"
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the values, in their order; empty for classes."""
+        return () if self.classes else target_names(self.target)
+
+    @property
     def outputs(self) -> int:
-        """Tell how many outputs the head has: one a class, or the value."""
-        return len(self.classes) or 1
+        """Tell how many outputs the head has: one a class, or one a value."""
+        return len(self.classes or self.targets)
 
 
 class FeatureRow(Protocol):

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, UsageError
-from ..files import publish
+from ..files import make_folder, publish, read_regular
 from ..fingerprint import Fingerprint
+from ..spec import POOLS
+from ..stamps import read_json, write_json
 from ..version import __version__
 from .features import HeadConfig
 from .modules import HEADS, Head, build_head
 
 FORMAT = "exhubert-head"
-VERSION = 1
+VERSION = 2  # 1 carried no hash of itself
 CARD = "head.json"
 _WEIGHTS_NAME = re.compile(r"head-[0-9a-f]{16}\.safetensors")
 
@@ -39,7 +41,7 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
     from safetensors.torch import save
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = save({name: value.contiguous().cpu() for name, value in head.state_dict().items()})
     digest = hashlib.sha256(content).hexdigest()
     weights = f"head-{digest[:16]}.safetensors"
@@ -54,7 +56,7 @@ def save_head(head: Head, directory: str | Path, *, notes: Mapping[str, Any] | N
         "notes": dict(notes or head.notes),
     }
     publish(content, folder / weights, replace=True)
-    publish(json.dumps(card, indent=1).encode(), folder / CARD, replace=True)
+    write_json(folder / CARD, card, replace=True)
     for old in folder.glob("head-*.safetensors"):
         if old.name != weights and _WEIGHTS_NAME.fullmatch(old.name):
             old.unlink(missing_ok=True)
@@ -82,13 +84,19 @@ def load_head(path: str | Path) -> Head:
     card_file = Path(path) / CARD if Path(path).is_dir() else Path(path)
     card = _read_card(card_file)
     config = _config(card, card_file)
-    with torch.device("meta"):  # sizes are only claims until the weights confirm them
-        head = build_head(config)
     state = _read_weights(card, card_file)
     try:
+        with torch.device("meta"):  # sizes are only claims until the weights confirm them
+            head = build_head(config)
         head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{card_file} and its weights do not fit: {error}") from error
+    if not head.temperature > 0:
+        raise CheckpointError(
+            f"{card_file}: the head's temperature is {float(head.temperature):g}",
+            expected="a number above 0, by which its outputs are divided",
+            remedy="Train or copy the head again",
+        )
     head.fingerprint = _fingerprint(card, card_file)
     head.notes = card["notes"]
     return head.eval().requires_grad_(False)
@@ -96,19 +104,25 @@ def load_head(path: str | Path) -> Head:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        content = read_regular(path)
+        card = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a head: {error}", expected="a folder with head.json"
         ) from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no head", expected=f"JSON of format {FORMAT}")
-    if card.get("version") != VERSION:
+    version = card.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{path} has version {card.get('version')}",
-            expected=str(VERSION),
+            f"{path} has version {version}",
+            expected=f"1 to {VERSION}",
             remedy="Update exhubert-features",
         )
+    if version > 1:
+        card = read_json(path, error=CheckpointError, remedy="Train or copy the head again")
+    elif "sha256" in card:  # so its version was another
+        raise CheckpointError(f"{path} is not what was written", remedy="Copy the head again")
     kinds = {"config": dict, "weights": str, "weights_sha256": str, "fingerprint": dict}
     for key, kind in {**kinds, "notes": dict}.items():
         if not isinstance(card.get(key), kind):
@@ -128,14 +142,17 @@ def _config(card: Mapping[str, Any], path: Path) -> HeadConfig:
     if set(data) != {field.name for field in fields(HeadConfig)} or data["kind"] not in HEADS:
         raise CheckpointError(f"{path} describes no known head: {sorted(data)}")
     kinds: dict[str, type] = {"classes": str, "layers": int, "pools": str}
-    whole = all(isinstance(data[key], int) and data[key] > 0 for key in ("width", "hidden"))
+    whole = all(type(data[key]) is int and data[key] > 0 for key in ("width", "hidden"))
     lists = all(
-        isinstance(data[key], list) and all(isinstance(item, kind) for item in data[key])
+        isinstance(data[key], list)
+        and all(type(item) is kind for item in data[key])
+        and len(set(data[key])) == len(data[key])
         for key, kind in kinds.items()
     )
     text = isinstance(data["target"], str) and isinstance(data["dropout"], float)
     text = text and isinstance(data["per_group"], bool)
-    if not (whole and lists and text and data["layers"] and 0 <= data["dropout"] < 1):
+    known = lists and min(data["layers"], default=-1) >= 0 and set(data["pools"]) <= set(POOLS)
+    if not (whole and known and text and 0 <= data["dropout"] < 1):
         raise CheckpointError(f"{path} has a config with values of the wrong kind")
     return HeadConfig(**{**data, **{key: tuple(data[key]) for key in kinds}})
 

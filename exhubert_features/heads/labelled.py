@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +18,6 @@ PER_GROUP = (  # what a report says of it
     "labels: a new speaker can be judged only after several clips, of several emotions."
 )
 ROWS_AT_ONCE = 256  # 51 MB of all layers, so that a pass over a store stays small
-
-
-def open_store(store: FeatureStore | str | Path) -> FeatureStore:
-    """Return a store, opened if it was given as a path."""
-    return store if isinstance(store, FeatureStore) else FeatureStore(store)
 
 
 def standardise_groups(features: np.ndarray, labels: Labels) -> np.ndarray:

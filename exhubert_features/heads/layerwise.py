@@ -24,7 +24,7 @@ from ..evaluation.splits import Protocol
 from ..report import LayerCurve
 from ..store import FeatureStore
 from .labelled import standardise_groups
-from .linear import SHRINKAGES, BlockSums
+from .linear import SHRINKAGES, BlockSums, alike_columns
 
 LAYERS_AT_ONCE = 8  # about 150 MB each for 5,000 clips
 WEIGHT_DECAY = 1e-2  # pulls layer weights towards equal ones where nothing speaks for a layer
@@ -35,7 +35,7 @@ _LayerFit = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """N labelled clips, L layers, K folds, C outputs (1 for regression).
+    """N labelled clips, L layers, K folds, C outputs (one a value for regression).
 
     ``outputs`` (L, N, C) are of the outer fits, each clip's from the fold it is tested in;
     ``inner_outputs`` (L, K, N, C), ``inner_scores`` and ``inner_losses`` (L, K) of the inner
@@ -217,20 +217,22 @@ def _in_parallel(
 
 
 def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
-    targets = _targets(labels)
-    sums = BlockSums(
-        features[plan.order],
-        targets[plan.order],
-        plan.sizes,
-        classification=labels.task == "classification",
-    )
-    folds, shape = len(plan.outer), (len(labels), targets.shape[1])
+    wanted = torch.from_numpy(labels.wanted)[plan.order]
+    classification = labels.task == "classification"
+    together = [list(range(wanted.shape[1]))] if classification else alike_columns(wanted)
+    fits = [
+        (columns, BlockSums(features[plan.order], wanted[:, columns], plan.sizes,
+                            classification=classification))
+        for columns in together
+    ]  # fmt: skip
+    folds, shape = len(plan.outer), (len(labels), wanted.shape[1])
     inner = torch.full((len(SHRINKAGES), folds, *shape), torch.nan)
-    for training, uses in plan.inner.items():
-        for position, fitted in enumerate(sums.fit(training, SHRINKAGES)):
-            for fold, held in uses:
-                for rows in (plan.slices[block] for block in held):
-                    inner[position, fold, rows] = fitted(sums.features[rows])
+    for columns, sums in fits:
+        for training, uses in plan.inner.items():
+            for position, fitted in enumerate(sums.fit(training, SHRINKAGES)):
+                for fold, held in uses:
+                    for rows in (plan.slices[block] for block in held):
+                        inner[position, fold][rows][:, columns] = fitted(sums.features[rows])
     inner_outputs = _unsorted(inner, plan)
     scores, losses = (
         np.array(
@@ -244,19 +246,13 @@ def _probe_layer(features: Tensor, labels: Labels, plan: _Plan) -> _LayerFit:
     every = np.arange(folds)
     best = np.array([best_of(scores[:, fold], losses[:, fold]) for fold in every])
     outer = torch.full(shape, torch.nan)
-    for position, (training, test) in zip(best, plan.outer, strict=True):
-        (fitted,) = sums.fit(training, [SHRINKAGES[position]])
-        for rows in (plan.slices[block] for block in test):
-            outer[rows] = fitted(sums.features[rows])
+    for columns, sums in fits:
+        for position, (training, test) in zip(best, plan.outer, strict=True):
+            (fitted,) = sums.fit(training, [SHRINKAGES[position]])
+            for rows in (plan.slices[block] for block in test):
+                outer[rows][:, columns] = fitted(sums.features[rows])
     chosen = (values[best, every] for values in (inner_outputs, scores, losses))
     return _unsorted(outer, plan), *chosen, np.array(SHRINKAGES)[best]
-
-
-def _targets(labels: Labels) -> Tensor:
-    """(N, C) one-hot, or (N, 1) values."""
-    if labels.task == "classification":
-        return torch.eye(len(labels.classes))[torch.from_numpy(labels.values)]
-    return torch.from_numpy(labels.values).float()[:, None]
 
 
 def _unsorted(values: Tensor, plan: _Plan) -> np.ndarray:
@@ -279,27 +275,33 @@ def _weight_layers(
     for number, fold in enumerate(protocol.folds):
         held = np.concatenate([inner.held for inner in fold.inner])
         learned = _learn_weights(
-            torch.from_numpy(inner_outputs[:, number, held]), _targets(labels)[held]
+            torch.from_numpy(inner_outputs[:, number, held]),
+            torch.from_numpy(labels.wanted[held]),
+            classification=labels.task == "classification",
         )
         combined[fold.test] = np.einsum("l,lnc->nc", learned, outputs[:, fold.test])
         weights.append(learned)
     return combined, np.stack(weights)
 
 
-def _learn_weights(outputs: Tensor, targets: Tensor) -> np.ndarray:
+def _learn_weights(outputs: Tensor, targets: Tensor, *, classification: bool) -> np.ndarray:
     """Softmax weights (L,) that make the average of outputs (L, n, C) fit targets (n, C)."""
     from scipy.optimize import minimize  # torch.optim takes three seconds to import
 
-    clip_weights = (targets / targets.sum(dim=0).clamp(min=1)).sum(dim=1)
+    balanced = targets / targets.sum(dim=0).clamp(min=1e-6)  # every class counts alike
+    known = targets.isfinite()
+    variances = torch.stack(
+        [column[there].var(correction=0) for column, there in zip(targets.T, known.T, strict=True)]
+    ).clamp(min=1e-12)
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         point = torch.from_numpy(values).float().requires_grad_()  # the last one: sharpness
         average = torch.einsum("l,lnc->nc", point[:-1].softmax(dim=0), outputs)
-        if targets.shape[1] > 1:
-            fit = -(targets * (average * point[-1].exp()).log_softmax(dim=1)).sum(dim=1)
-            value = (fit * clip_weights).sum() / clip_weights.sum()
+        if classification:
+            fit = balanced * (average * point[-1].exp()).log_softmax(dim=1)
+            value = -fit.sum() / balanced.sum()
         else:
-            value = (average - targets).square().mean() / targets.var().clamp(min=1e-12)
+            value = ((average - targets).square() / variances)[known].mean()
         value = value + WEIGHT_DECAY * point.square().sum()
         (slope,) = torch.autograd.grad(value, point)
         return float(value.detach()), slope.double().numpy()

@@ -22,7 +22,7 @@ NEVER = -100.0  # the bias of a class that the training clips do not have
 
 @dataclass(frozen=True, kw_only=True)
 class LinearMap:
-    """``features @ weight.T + bias``: weight (C, D), bias (C,); C is 1 for regression."""
+    """``features @ weight.T + bias``: weight (C, D), bias (C,), a row a class or a value."""
 
     weight: Tensor
     bias: Tensor
@@ -40,7 +40,8 @@ class BlockSums:
     features
         (N, D) float32, the blocks one after the other.
     targets
-        (N, C) one-hot classes, or (N, 1) values.
+        (N, C) one-hot classes or shares of them, or (N, T) values. A clip of which a value is
+        NaN is in no sum; it can be told something by the maps like any other.
     sizes
         Number of clips of each block.
     classification
@@ -57,8 +58,14 @@ class BlockSums:
         self._scale = torch.where(scale > 0, scale, 1.0)
         self.features = (features - self._centre) / self._scale
         self.classification = classification
-        parts = list(zip(self.features.split(list(sizes)), targets.split(list(sizes)), strict=True))
-        self._count = torch.tensor(sizes, dtype=torch.float32)
+        known = targets.isfinite().all(dim=1)
+        parts = [
+            (x[here], y[here])
+            for x, y, here in zip(
+                *(each.split(list(sizes)) for each in (self.features, targets, known)), strict=True
+            )
+        ]
+        self._count = torch.tensor([len(x) for x, _ in parts], dtype=torch.float32)
         self._gram = torch.stack([x.T @ x for x, _ in parts])  # (K, D, D)
         self._cross = torch.stack([y.T @ x for x, y in parts])  # (K, C, D)
         self._sum = torch.stack([x.sum(dim=0) for x, _ in parts])  # (K, D)
@@ -113,3 +120,11 @@ class BlockSums:
         for block in chosen[1:]:
             scatter += self._gram[block]
         return scatter
+
+
+def alike_columns(targets: Tensor) -> list[list[int]]:
+    """Return the columns of targets (N, T) in groups that the same clips know."""
+    groups: dict[bytes, list[int]] = {}
+    for column, known in enumerate(targets.isfinite().T):
+        groups.setdefault(known.numpy().tobytes(), []).append(column)
+    return list(groups.values())

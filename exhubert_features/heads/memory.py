@@ -19,7 +19,12 @@ def remember(labels: Labels) -> dict[str, Any]:
     return {
         "audio": sorted({digest[:DIGITS] for digest in _audio(labels) if digest}),
         "group_names": sorted(
-            {_hash(part) for name in np.unique(labels.groups) for part in _parts(str(name))}
+            {
+                _hash(spelling)
+                for name in np.unique(labels.groups)
+                for part in _parts(str(name))
+                for spelling in _spellings(part)
+            }
         )
         if labels.group
         else [],
@@ -37,7 +42,7 @@ def overlap_warnings(head: Head, labels: Labels) -> list[str]:
         )
     known = set(head.notes.get("group_names", []))
     names = [str(name) for name in np.unique(labels.groups)] if labels.group else []
-    met = [name for name in names if known & {_hash(part) for part in _parts(name)}]
+    met = [name for name in names if known & {*map(_hash, _sought(name))}]
     if met:
         shown = ", ".join(met[:NAMED]) + (", ..." if len(met) > NAMED else "")
         notes.append(
@@ -55,6 +60,22 @@ def _audio(labels: Labels) -> list[str]:
 def _parts(name: str) -> list[str]:
     """Take apart the name of groups that share audio, united as ``a + b``."""
     return name.split(" + ")
+
+
+def _spellings(name: str) -> list[str]:
+    """Spell a group as it is called, and without its corpus, for tests that name none."""
+    _, slash, own = name.partition("/")
+    return [name, f"*/{own}"] if slash else [name]
+
+
+def _sought(name: str) -> list[str]:
+    """Spell a tested group as it may have been called; in another corpus the name is not its."""
+    return [
+        spelling
+        for part in _parts(name)
+        for _, slash, own in [part.partition("/")]
+        for spelling in (part, own if slash else f"*/{part}")
+    ]
 
 
 def _hash(name: str) -> str:

@@ -21,7 +21,7 @@ SMALLEST_DEVIATION = 1e-6  # a constant feature is left alone instead of blown u
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a head says of N rows; ``scores`` is (N, C) probabilities, or (N, 1) values."""
+    """What a head says of N rows; ``scores`` is (N, C) probabilities, or (N, T) values."""
 
     ids: tuple[str, ...]
     classes: tuple[str, ...]  # empty for regression
@@ -44,7 +44,7 @@ class Head(nn.Module):
     mean, deviation
         (L, P, D), or (F, 1, D) for frames: of the training clips only.
     target_mean, target_scale
-        Of a regression target in the training clips.
+        Of a regression target in the training clips; (T,) of several.
     temperature
         Logits are divided by it to become probabilities.
     """
@@ -63,8 +63,9 @@ class Head(nn.Module):
         shape = (len(config.layers), len(config.pools) or 1, config.width)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("deviation", torch.ones(shape))
-        self.register_buffer("target_mean", torch.zeros(()))
-        self.register_buffer("target_scale", torch.ones(()))
+        several = (config.outputs,) if len(config.targets) > 1 else ()
+        self.register_buffer("target_mean", torch.zeros(several))
+        self.register_buffer("target_scale", torch.ones(several))
         self.register_buffer("temperature", torch.ones(()))
 
     @property
@@ -81,7 +82,7 @@ class Head(nn.Module):
         self._fingerprint = fingerprint
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits (B, C), or values (B, 1) in the target's own unit.
+        """Logits (B, C), or values (B, T) in the targets' own units.
 
         Parameters
         ----------
@@ -103,11 +104,11 @@ class Head(nn.Module):
         return self.score(standard, lengths) * self.target_scale + self.target_mean
 
     def score(self, features: Tensor, lengths: Tensor | None) -> Tensor:
-        """Logits (B, C) or standardised values (B, 1) of standardised features."""
+        """Logits (B, C) or standardised values (B, T) of standardised features."""
         raise NotImplementedError
 
     def probabilities(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Calibrated class probabilities (B, C); values (B, 1) for regression."""
+        """Calibrated class probabilities (B, C); values (B, T) for regression."""
         output = self(features, lengths)
         return (output / self.temperature).softmax(dim=-1) if self.config.classes else output
 

@@ -27,6 +27,9 @@ class FitOptions:
     # balanced: every class counts alike, as it does in UAR; corpus: as often as in the training
     # clips, for accuracy and for probabilities that hold where classes are as frequent
     prior: Literal["balanced", "corpus"] = "balanced"
+    # of numbers, where descent fits them; None: 1 - CCC of each batch, for the squared error makes
+    # predictions timid (mlp, 10 speakers, .50 to be found: CCC .38 by the one, .23 by the other)
+    loss: Literal["ccc", "mse"] | None = None
     seed: int = 0
 
 
@@ -50,7 +53,7 @@ def agree(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _middle(key: str, values: Sequence[Any]) -> Any:
     if key == "epochs":
         return round(median(values))
-    return median(values) if key == "stretch" else mode(values)
+    return median(values) if key.startswith("stretch") else mode(values)
 
 
 def edge_warnings(settings: Sequence[Mapping[str, Any]], options: FitOptions) -> list[str]:

@@ -11,9 +11,9 @@ from ..evaluation.origin import origin_of
 from ..evaluation.outputs import CHOSEN_INSIDE
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
 from ..evaluation.values import Task
-from ..store import FeatureStore
+from ..store import NamedStores, open_stores
 from .baselines import compare_with_baselines
-from .labelled import PER_GROUP, open_store
+from .labelled import PER_GROUP
 from .layerwise import Probe, layer_curve, probe_outcome, run_probe
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def probe(
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
-    target: str,
+    target: str | Sequence[str],
     group: str | None = "speaker",
     labels: LabelSource | None = None,
     layers: Sequence[int] | None = None,
@@ -44,9 +44,10 @@ def probe(
     Parameters
     ----------
     store
-        Features, or their path.
+        Features, or their path; or several, see :func:`exhubert_features.train`.
     target, group
-        Columns: what to predict, and who must not stand on both sides of a split.
+        Columns: what to predict (several at once: arousal, valence, dominance), and who must
+        not stand on both sides of a split.
     labels
         A table (file, rows, DataFrame) with these columns; None: those of the store's manifest.
     layers
@@ -59,7 +60,8 @@ def probe(
     joining, splitting
         How labels reach clips, and how clips are divided, where the defaults do not fit.
     baselines
-        ``logits`` or tables of other features, to be compared with in the same folds.
+        To be compared with on the same clips, in the same folds: ``logits``, ``six-classes`` (the
+        released model's own answer), or tables of other features.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     seed
@@ -74,7 +76,7 @@ def probe(
     Evaluation
         With ``main``, ``figures``, ``predictions``, ``report(folder)``.
     """
-    store = open_store(store)
+    store = open_stores(store)
     splitting = splitting or SplitOptions()
     joined = Labels.from_store(
         store, target=target, group=group, labels=labels, split=splitting.given, options=joining

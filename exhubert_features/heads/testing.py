@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,11 @@ from ..evaluation.labels import store_rows, table_rows
 from ..evaluation.origin import origin_of
 from ..evaluation.splits import Fold, Protocol
 from ..report import HeadComparison
-from ..store import FeatureStore
+from ..store import FeatureStore, NamedStores, open_stores
 from .features import check_fingerprint
 from .files import load_head
 from .fitting import outputs_of
-from .labelled import PER_GROUP, LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures
 from .memory import overlap_warnings
 from .modules import Head
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     head: Head | str | Path,
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     group: str | None = "speaker",
     labels: LabelSource | None = None,
     against: Head | str | Path | None = None,
@@ -43,10 +44,12 @@ def evaluate(
     Parameters
     ----------
     head, store
-        A head and features, or their paths.
+        A head and features, or their paths; or several stores, see
+        :func:`exhubert_features.train`.
     target, group
-        Columns; the target's default is what the head was trained on. A group column that is
-        nowhere is no error: intervals are then over clips, which the result says.
+        Columns; the target's default is what the head was trained on, of several numbers some
+        will do. A group column that is nowhere is no error: intervals are then over clips,
+        which the result says.
     labels
         A table (file, rows, DataFrame) with these columns; None: those of the store's manifest.
     against
@@ -69,7 +72,7 @@ def evaluate(
         When the features are not of the kind that the head was trained on.
     """
     head = head if isinstance(head, Head) else load_head(head)
-    store = open_store(store)
+    store = open_stores(store)
     rows = None if labels is None else table_rows(labels)
     known = any(group in row for row in [*(rows or []), *store_rows(store)])
     joined = Labels.from_store(
@@ -104,6 +107,7 @@ def evaluate_on(
             f"the labels' classes are {', '.join(labels.classes) or 'numbers'}",
             expected=", ".join(head.config.classes) or "numbers",
         )
+    told = _told(head, labels)
     check_fingerprint(head.fingerprint, store.fingerprint)
     features = LabelledFeatures(store, labels, head.config)
     everyone = np.arange(len(labels))
@@ -112,7 +116,7 @@ def evaluate_on(
     return Evaluation(
         labels=labels,
         protocol=Protocol(folds=(whole,), words="All labelled clips were tested, each once."),
-        outputs=outputs_of(head, features, everyone),
+        outputs=outputs_of(head, features, everyone)[:, told],
         chosen=({},),
         temperatures=(temperature,),
         temperature=temperature,
@@ -124,3 +128,16 @@ def evaluate_on(
         origin=origin_of(store, labels, corpus),
         seed=seed,
     )
+
+
+def _told(head: Head, labels: Labels) -> list[int]:
+    """Which outputs of a head the labels are for: those of their names, or all in their order."""
+    targets = head.config.targets
+    if set(labels.targets) <= set(targets) and targets:
+        return [targets.index(name) for name in labels.targets]
+    if len(labels.targets) != len(targets):
+        raise LabelError(
+            f"the labels are of {', '.join(labels.targets)}",
+            expected=f"columns for {', '.join(targets)}, in this order, or some of these names",
+        )
+    return list(range(head.config.outputs))

@@ -16,12 +16,12 @@ from ..evaluation.origin import origin_of
 from ..evaluation.outcome import Outcome
 from ..evaluation.outputs import CHOSEN_INSIDE, fold_temperature
 from ..evaluation.splits import Protocol, make_protocol, other_dealings
-from ..store import FeatureStore
+from ..store import FeatureStore, NamedStores, open_stores
 from .baselines import compare_with_baselines
 from .features import HeadConfig, Kind
 from .files import refuse_existing, save_head
 from .fitting import choose, fit, outputs_of
-from .labelled import PER_GROUP, LabelledFeatures, open_store
+from .labelled import PER_GROUP, LabelledFeatures
 from .layerwise import Probe, layer_curve, run_probe
 from .memory import remember
 from .modules import Head
@@ -72,9 +72,9 @@ class Trained:
 
 
 def train(
-    store: FeatureStore | str | Path,
+    store: NamedStores,
     *,
-    target: str,
+    target: str | Sequence[str],
     group: str | None = "speaker",
     labels: LabelSource | None = None,
     head: Kind = "linear",
@@ -95,9 +95,12 @@ def train(
     Parameters
     ----------
     store
-        Features, or their path.
+        Features, or their path; several of one model and setting, as a list or by the names of
+        their corpora, are taken together: speakers of two corpora are different people, and
+        each corpus has its score.
     target, group
-        Columns: what to predict, and who must not stand on both sides of a split.
+        Columns: what to predict (several at once: arousal, valence, dominance), and who must
+        not stand on both sides of a split.
     labels
         A table (file, rows, DataFrame) with these columns; None: those of the store's manifest.
     head
@@ -114,7 +117,8 @@ def train(
         How labels reach clips, how clips are divided and how heads are fitted, where the
         defaults do not fit.
     baselines
-        ``logits`` or tables of other features, to be compared with in the same folds.
+        To be compared with on the same clips, in the same folds: ``logits``, ``six-classes`` (the
+        released model's own answer), or tables of other features.
     corpus
         Its name, to warn when the encoder was fine-tuned on it; None: looked for in names.
     seed
@@ -129,13 +133,14 @@ def train(
     Trained
         ``head`` to predict with, ``evaluation`` of it; ``save(folder)`` writes both.
     """
-    store = open_store(store)
+    store = open_stores(store)
     splitting = splitting or SplitOptions()
     joined = Labels.from_store(
         store, target=target, group=group, labels=labels, split=splitting.given, options=joining
     )
     protocol = make_protocol(joined, splitting, seed=seed)
     options = replace(fitting or FitOptions(), seed=seed)
+    _check_loss(joined, head, options)
     trained = train_on(
         store, joined, protocol, kind=head, layers=layers, pools=pools, per_group=per_group,
         options=options, corpus=corpus, on_progress=on_progress,
@@ -186,7 +191,9 @@ def train_on(
         temperatures=outcome.temperatures,
         temperature=float(head.temperature) if labels.classes else None,
         title=f"{kind} head: {labels.target}",
-        method=_describe(config, options, layer_chosen=probe is not None),
+        method=_describe(
+            config, options, layer_chosen=probe is not None, soft=labels.shares is not None
+        ),
         curve=None if probe is None else layer_curve(probe, labels, protocol),
         features=summary,
         notes=tuple(edge_warnings(outcome.chosen, options)),
@@ -264,7 +271,7 @@ class _Training:
         rows = outcome.protocol.tested
         if self.labels.classes:
             logits = outcome.outputs[rows]
-            head.temperature.fill_(fit_temperature(logits, self.labels.values[rows]))
+            head.temperature.fill_(fit_temperature(logits, self.labels.wanted[rows]))
         head.fingerprint = self.store.fingerprint
         return head, features.summary(everyone)
 
@@ -281,7 +288,21 @@ def _notes(evaluation: Evaluation, setting: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(config: HeadConfig, options: FitOptions, *, layer_chosen: bool) -> str:
+def _check_loss(labels: Labels, kind: Kind, options: FitOptions) -> None:
+    if options.loss is None:
+        return
+    if labels.classes:
+        raise UsageError(f"loss is {options.loss!r} for classes", expected="a target of numbers")
+    if kind in ("linear", "discriminant"):
+        raise UsageError(
+            f"loss is {options.loss!r} for a {kind} head, which is fitted in closed form",
+            remedy="Leave it out: its values are stretched instead; or choose another --head",
+        )
+
+
+def _describe(
+    config: HeadConfig, options: FitOptions, *, layer_chosen: bool, soft: bool = False
+) -> str:
     """How a head was fitted and chosen, for the report."""
     fitted = {
         "linear": f"a {'logistic' if config.classes else 'ridge'} regression",
@@ -299,6 +320,10 @@ def _describe(config: HeadConfig, options: FitOptions, *, layer_chosen: bool) ->
                 ", its values stretched about their mean to spread as held-out truth does (the "
                 "least squares error makes them timid, which costs CCC)"
             )
+        else:
+            balanced = f", by {'the squared error' if options.loss == 'mse' else '1 - CCC as loss'}"
+    elif soft:
+        balanced += ", on the shares of the classes"
     strength = {"linear": "penalty", "discriminant": "shrinkage"}.get(
         config.kind, "number of epochs"
     )

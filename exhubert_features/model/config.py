@@ -1,14 +1,15 @@
-"""The sizes and switches of a HuBERT or ExHuBERT, named as in its ``config.json``."""
+"""The sizes and switches of a model of HuBERT's kind, named as in its ``config.json``."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import CheckpointError
-from ..files import canonical
+from ..spec import Preprocess
+from ..stamps import canonical
 
 # Switches of the HuBERT family whose other values we do not implement, with the value we do.
 # All public HuBERT checkpoints have these; a wrong guess would give wrong features silently.
@@ -16,7 +17,13 @@ _REQUIRED = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
     "conv_pos_batch_norm": False,
+    "adapter_attn_dim": None,
 }
+Family = Literal["hubert", "wav2vec2", "wavlm"]
+FAMILIES: tuple[Family, ...] = ("hubert", "wav2vec2", "wavlm")
+# Fields that other families do not have, or that decide no numbers: no part of a config.json here.
+_OF_WAVLM = ("num_buckets", "max_bucket_distance")
+_ASIDE = ("gated", "classes", "do_normalize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,12 @@ class ExHuBERTConfig:
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     mask_feature_min_masks: int = 0
-    gated: bool = True  # ExHuBERT's pairs of layers with gates; False: plain HuBERT
+    gated: bool = True  # ExHuBERT's pairs of layers with gates; False: a plain model
+    family: Family = "hubert"  # wav2vec 2.0 has the same layers, WavLM other attention
+    num_buckets: int = 320  # of WavLM's distances between frames
+    max_bucket_distance: int = 800  # frames; all that are further apart share a bucket
+    # Whether the model's own feature extractor normalises clips; None: nobody says
+    do_normalize: bool | None = None
     classes: tuple[str, ...] = ()  # class names; empty: no classification head
 
     def __post_init__(self) -> None:
@@ -97,6 +109,12 @@ class ExHuBERTConfig:
             self.feat_extract_norm in ("layer", "group"),
             ["feat_extract_norm"],
         )
+        yield (
+            "gates in a HuBERT only",
+            not self.gated or self.family == "hubert",
+            ["gated", "family"],
+        )
+        yield f"family out of {', '.join(FAMILIES)}", self.family in FAMILIES, ["family"]
         yield "distinct class names", len(set(self.classes)) == len(self.classes), ["classes"]
 
     def _refusal(self, names: Sequence[str], expected: str) -> CheckpointError:
@@ -109,7 +127,12 @@ class ExHuBERTConfig:
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], *, gated: bool, classes: Sequence[str] = ()
+        cls,
+        data: Mapping[str, Any],
+        *,
+        gated: bool,
+        classes: Sequence[str] = (),
+        do_normalize: bool | None = None,
     ) -> ExHuBERTConfig:
         """Read a ``config.json``; what the weights decide is given beside it.
 
@@ -121,30 +144,56 @@ class ExHuBERTConfig:
             Whether the weights hold gates.
         classes
             Class names, one for each row of the classifier; empty without a classifier.
+        do_normalize
+            What ``preprocessor_config.json`` says, if anything.
         """
         for key, value in _REQUIRED.items():
             if data.get(key, value) != value:
                 raise CheckpointError(
                     f"config has {key}: {data[key]!r}",
                     expected=f"{key}: {value!r}",
-                    remedy="This variant of HuBERT is not supported",
+                    remedy="This variant is not supported",
                 )
-        known = {field.name for field in fields(cls)} - {"gated", "classes"}
+        known = {field.name for field in fields(cls)} - {*_ASIDE, "family"}
+        model_type = data.get("model_type")
+        family = model_type if model_type in FAMILIES else FAMILIES[0]
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in data.items()
             if key in known
         }
-        return cls(**values, gated=gated, classes=tuple(classes))
+        return cls(
+            **values, gated=gated, classes=tuple(classes), family=family, do_normalize=do_normalize
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Turn it into JSON data, without ``gated`` and ``classes``."""
+        """Turn it into JSON data, without what ``config.json`` does not say."""
+        hidden = {*_ASIDE, *(() if self.family == "wavlm" else _OF_WAVLM)}
+        if self.family == "hubert":  # as it was before there were others: hashes stay the same
+            hidden |= {"family", "adapter_attn_dim"}
         data = {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
+            for key, value in {**asdict(self), **_REQUIRED}.items()
         }
-        del data["gated"], data["classes"]
-        return {**data, **_REQUIRED}
+        return {key: value for key, value in data.items() if key not in hidden}
+
+    @property
+    def card(self) -> Preprocess:
+        """What ``preprocess="card"`` comes to: how the model's own card prepares audio.
+
+        ExHuBERT's card pads to 3 s, and a HuBERT is taken the same way, as what ExHuBERT was made
+        of. Others take each clip by itself.
+        """
+        if self.family == "hubert":
+            return "card"
+        if self.do_normalize is None:
+            raise CheckpointError(
+                f"this {self.family} came without a preprocessor_config.json, so nobody says how "
+                "its card prepares audio",
+                remedy="Put that file beside config.json, or choose --preprocess masked (clips "
+                "are normalised) or none",
+            )
+        return "masked" if self.do_normalize else "none"
 
     @property
     def sha256(self) -> str:
@@ -159,6 +208,8 @@ class ExHuBERTConfig:
 
 def _is_plausible(name: str, value: object, default: object) -> bool:
     """Whether a value is of its default's kind and in its range."""
+    if default is None:
+        return value is None or isinstance(value, bool)
     if isinstance(default, tuple):
         kind = "" if name == "classes" else 1
         return isinstance(value, tuple) and all(_is_plausible(name, one, kind) for one in value)

@@ -1,95 +1,23 @@
-"""The building blocks of HuBERT: convolutions, positions, attention, one transformer layer.
+"""The building blocks of the encoder: projection, attention, feed forward, one layer.
 
 Attribute names spell the released checkpoint's keys.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import ExHuBERTConfig
+from .relative import distance_buckets
 
 
 def frame_mask(frames: Tensor, size: int) -> Tensor:
     """(B, size), True on the first ``frames`` (B,) of each row."""
     return torch.arange(size, device=frames.device) < frames.unsqueeze(1)
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of (B, C, T)."""
-
-    def forward(self, hidden: Tensor, frames: Tensor | None = None) -> Tensor:
-        return super().forward(hidden.transpose(1, 2)).transpose(1, 2)
-
-
-class _TimeNorm(nn.GroupNorm):
-    """Norm of each channel over time, (B, C, T), counting only each clip's own frames."""
-
-    def forward(self, hidden: Tensor, frames: Tensor | None = None) -> Tensor:
-        if frames is None:
-            return super().forward(hidden)
-        mask = frame_mask(frames, hidden.shape[2]).unsqueeze(1)
-        values = hidden.float() * mask
-        count = frames.view(-1, 1, 1)
-        mean = values.sum(2, keepdim=True) / count
-        variance = ((values - mean).square() * mask).sum(2, keepdim=True) / count
-        normed = (hidden.float() - mean) * torch.rsqrt(variance + self.eps)
-        scaled = normed * self.weight.unsqueeze(1) + self.bias.unsqueeze(1)
-        return scaled.to(hidden.dtype)
-
-
-class _ConvolutionLayer(nn.Module):
-    """Strided convolution, norm (in base models only in the first layer), GELU."""
-
-    def __init__(self, config: ExHuBERTConfig, index: int) -> None:
-        super().__init__()
-        width = config.conv_dim[index]
-        self.conv = nn.Conv1d(
-            config.conv_dim[index - 1] if index else 1,
-            width,
-            config.conv_kernel[index],
-            config.conv_stride[index],
-            bias=config.conv_bias,
-        )
-        self.layer_norm: _ChannelNorm | _TimeNorm | None = None
-        if config.feat_extract_norm == "layer":
-            self.layer_norm = _ChannelNorm(width)  # torch's own eps, whatever layer_norm_eps says
-        elif index == 0:
-            self.layer_norm = _TimeNorm(width, width)
-
-    def forward(self, hidden: Tensor, frames: Tensor | None) -> Tensor:
-        hidden = self.conv(hidden)
-        if self.layer_norm is not None:
-            hidden = self.layer_norm(hidden, frames)
-        return functional.gelu(hidden)
-
-
-class FeatureExtractor(nn.Module):
-    """Waveform (B, N) to conv features (B, T, C), 50 frames a second."""
-
-    def __init__(self, config: ExHuBERTConfig) -> None:
-        super().__init__()
-        self.conv_layers = nn.ModuleList(
-            _ConvolutionLayer(config, index) for index in range(len(config.conv_dim))
-        )
-        self.steps = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
-
-    def forward(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
-        """Turn waveforms (B, samples) into frames (B, T, D)."""
-        hidden = waveforms.unsqueeze(1)
-        for layer, (kernel, stride) in zip(self.conv_layers, self.steps, strict=True):
-            if lengths is not None:
-                lengths = (lengths - kernel) // stride + 1
-            hidden = layer(hidden, lengths)
-        return hidden.transpose(1, 2)
-
-    def _freeze_parameters(self) -> None:
-        """Freeze the convolutions, under the name by which SpeechBrain recipes do it."""
-        self.requires_grad_(False)
 
 
 class FeatureProjection(nn.Module):
@@ -111,47 +39,7 @@ class FeatureProjection(nn.Module):
         return self.dropout(self.projection(hidden))
 
 
-class WeightNormConvolution(nn.Module):
-    """Grouped convolution whose weight is ``weight_g * weight_v / |weight_v|`` per kernel tap."""
-
-    def __init__(self, width: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        self.kernel, self.groups = kernel, groups
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.weight_g = nn.Parameter(torch.ones(1, 1, kernel))
-        self.weight_v = nn.Parameter(torch.empty(width, width // groups, kernel))
-        nn.init.normal_(self.weight_v)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Convolve (B, D, T); an even kernel gives one frame more than it is given."""
-        direction = self.weight_v.float()
-        norm = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
-        weight = (direction * (self.weight_g.float() / norm)).to(hidden.dtype)
-        return functional.conv1d(
-            hidden, weight, self.bias.to(hidden.dtype), padding=self.kernel // 2, groups=self.groups
-        )
-
-
-class PositionalConvolution(nn.Module):
-    """Relative position as a wide grouped convolution over frames, (B, T, D) to (B, T, D)."""
-
-    def __init__(self, config: ExHuBERTConfig) -> None:
-        super().__init__()
-        self.conv = WeightNormConvolution(
-            config.hidden_size,
-            config.num_conv_pos_embeddings,
-            config.num_conv_pos_embedding_groups,
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Compute what to add to (B, T, D)."""
-        frames = hidden.shape[1]
-        # An even kernel gives one frame too many at the end.
-        moved = self.conv(hidden.transpose(1, 2))[..., :frames]
-        return functional.gelu(moved).transpose(1, 2)
-
-
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Multi-head self-attention over (B, T, D); ``mask`` (B, 1, 1, T) is True on real frames."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -163,19 +51,66 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self.qkv: nn.Module | None
+        self.register_module("qkv", None)  # one product in place of three, see fusing
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def project(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Compute queries, keys and values, (B, T, D) each."""
+        if self.qkv is not None:
+            return self.qkv(hidden).chunk(3, dim=-1)
+        return self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
+
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) that frames have by where they stand; None but in WavLM."""
+        return None
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
+        """Let each frame of (B, T, D) attend to all."""
+        if positions is not None:
+            mask = self._scores(hidden, mask, positions)
         query, key, value = (
-            projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.project(hidden)
         )
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        raise NotImplementedError
 
-class _FeedForward(nn.Module):
+
+class _RelativeAttention(Attention):
+    """WavLM's: how far frames stand apart counts too, as much as each frame's gate lets it."""
+
+    def __init__(self, config: ExHuBERTConfig, index: int) -> None:
+        super().__init__(config)
+        self.distance = config.max_bucket_distance
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.heads, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(config.hidden_size // self.heads, 8)
+        # One table for all layers, where the checkpoint has it: in the first.
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, self.heads) if index == 0 else None
+
+    def positions(self, frames: int) -> Tensor | None:
+        """Scores (H, T, T) by distance; the first layer's serve all."""
+        if self.rel_attn_embed is None:
+            return None
+        weight = self.rel_attn_embed.weight
+        buckets = distance_buckets(frames, len(weight), self.distance).to(weight.device)
+        return self.rel_attn_embed(buckets).permute(2, 0, 1)
+
+    def _scores(self, hidden: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        """(B, H, T, T), gated frame by frame and head by head; -inf on padding."""
+        by_head = hidden.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+        first, second = gates.chunk(2, dim=-1)
+        scores = (first * (second * self.gru_rel_pos_const - 1) + 2) * positions
+        return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+class FeedForward(nn.Module):
     """Two products with a GELU between, (B, T, D) to (B, T, D)."""
 
     def __init__(self, config: ExHuBERTConfig) -> None:
@@ -186,6 +121,7 @@ class _FeedForward(nn.Module):
         self.output_dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Transform each frame of (B, T, D)."""
         inner = functional.gelu(self.intermediate_dense(hidden))
         return self.output_dropout(self.output_dense(self.intermediate_dropout(inner)))
 
@@ -203,10 +139,11 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.do_stable_layer_norm
         self.skip = config.gated and index % 2 == 1
         self.identity_gate = False  # set by ExHuBERTNetwork.detect_identity_gates
-        self.attention = _Attention(config)
+        relative = config.family == "wavlm"
+        self.attention = _RelativeAttention(config, index) if relative else Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.feed_forward = _FeedForward(config)
+        self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.gate_bb_linear = nn.Linear(width, width) if config.gated else None
         if self.gate_bb_linear is not None:
@@ -216,7 +153,7 @@ class EncoderLayer(nn.Module):
     def train(self, mode: bool = True) -> EncoderLayer:
         """Training may change the gate: from then on it is computed again."""
         gate = self.gate_bb_linear
-        if mode and gate is not None and gate.weight.requires_grad:
+        if mode and gate is not None and any(one.requires_grad for one in gate.parameters()):
             self.identity_gate = False
         return super().train(mode)
 
@@ -227,23 +164,38 @@ class EncoderLayer(nn.Module):
     def detect_identity_gate(self) -> bool:
         """Find out whether the gate is the identity to the bit, and skip it then."""
         gate = self.gate_bb_linear
-        if gate is None or self.skip or gate.weight.is_meta:
+        if self.skip or not _is_plain(gate) or gate.weight.is_meta:
             return False
         # The diagonal first: reading all of every gate would touch 100 MB for nothing.
         plausible = bool((gate.weight.diagonal() == 1).all() & (gate.bias == 0).all())
         self.identity_gate = plausible and int(gate.weight.count_nonzero()) == len(gate.bias)
         return self.identity_gate
 
-    def _transform(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _transform(self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None) -> Tensor:
         if self.norm_first:
-            hidden = hidden + self.dropout(self.attention(self.layer_norm(hidden), mask))
+            normed = self.layer_norm(hidden)
+            hidden = hidden + self.dropout(self.attention(normed, mask, positions))
             return hidden + self.feed_forward(self.final_layer_norm(hidden))
-        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask)))
+        hidden = self.layer_norm(hidden + self.dropout(self.attention(hidden, mask, positions)))
         return self.final_layer_norm(hidden + self.feed_forward(hidden))
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         """Turn the state (B, T, D) before the layer into the one behind it."""
-        output = self._transform(hidden, mask)
-        if self.gate_bb_linear is not None and not self.identity_gate:
-            output = self.gate_bb_linear(output)
+        output = self._transform(hidden, mask, positions)
+        gate = self.gate_bb_linear
+        # Adapters may have taken the gate's place since, or it learns: then it is computed.
+        skipped = self.identity_gate and _is_plain(gate)
+        if gate is not None and not (skipped and not _learns(gate)):
+            output = gate(output)
         return output + hidden if self.skip else output
+
+
+def _is_plain(gate: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether the gate is a linear map and nothing besides, as an adapter would be."""
+    return type(gate) is nn.Linear
+
+
+def _learns(gate: nn.Linear) -> bool:
+    return torch.is_grad_enabled() and gate.weight.requires_grad

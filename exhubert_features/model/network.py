@@ -1,4 +1,4 @@
-"""ExHuBERT and plain HuBERT in torch alone: waveforms and lengths in, hidden states and logits out.
+"""ExHuBERT and its relatives in torch alone: waveforms in, hidden states and logits out.
 
 The module tree spells the released checkpoint's key names, so a state dict loads as it is.
 """
@@ -16,13 +16,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ..errors import UsageError
 from ..spec import Layers, resolve_layers
 from .config import ExHuBERTConfig
-from .layers import (
-    EncoderLayer,
-    FeatureExtractor,
-    FeatureProjection,
-    PositionalConvolution,
-    frame_mask,
-)
+from .convolutions import FeatureExtractor
+from .layers import EncoderLayer, FeatureProjection, frame_mask
+from .positions import PositionalConvolution
 
 OnState = Callable[[int, Tensor], None]  # takes a layer's id and its state (B, T, D)
 
@@ -78,11 +74,12 @@ class _TransformerStack(nn.Module):
             hidden = self.layer_norm(hidden)
         hidden = self.dropout(hidden)
         on_state(0, hidden)
+        positions = self.blocks[0].attention.positions(hidden.shape[1])
         for index, layer in enumerate(self.blocks[:deepest], start=1):
             if self.gradient_checkpointing and self.training:
-                hidden = recompute(layer, hidden, attention_mask, use_reentrant=False)
+                hidden = recompute(layer, hidden, attention_mask, positions, use_reentrant=False)
             else:
-                hidden = layer(hidden, attention_mask)
+                hidden = layer(hidden, attention_mask, positions)
             if self.norm_first and index == len(self.layers):
                 hidden = self.layer_norm(hidden)
             on_state(index, hidden)
@@ -147,7 +144,10 @@ class Hubert(nn.Module):
 
 
 class ExHuBERTNetwork(nn.Module):
-    """ExHuBERT, or a plain HuBERT when ``config.gated`` is False, with its head if it has one."""
+    """ExHuBERT, or a plain HuBERT, wav2vec 2.0 or WavLM, with its head if it has one.
+
+    The names of modules are HuBERT's, whatever ``config.family`` is.
+    """
 
     def __init__(self, config: ExHuBERTConfig) -> None:
         super().__init__()
@@ -166,6 +166,16 @@ class ExHuBERTNetwork(nn.Module):
     def feature_extractor(self) -> FeatureExtractor:
         """The convolutions, where SpeechBrain recipes look for them."""
         return self.hubert.feature_extractor
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Positional convolution and layers, where SpeechBrain recipes look for them."""
+        return self.hubert.encoder
+
+    @property
+    def feature_projection(self) -> nn.Module:
+        """What stands between the convolutions and the encoder, likewise."""
+        return self.hubert.feature_projection
 
     def frame_lengths(self, samples: Tensor) -> Tensor:
         """Frames (B,) inside ``samples`` (B,)."""
@@ -250,6 +260,31 @@ class ExHuBERTNetwork(nn.Module):
     def freeze_base_model(self) -> None:
         """Freeze everything but the classification head."""
         self.hubert.requires_grad_(False)
+
+    def freeze_unused(self, deepest: int, *, logits: bool) -> None:
+        """Freeze what states up to ``deepest`` (and the logits, if wanted) do not depend on.
+
+        Distributed training would wait for the gradients of such weights.
+        """
+        config, encoder = self.config, self.hubert.encoder
+        if not config.apply_spec_augment:
+            self.hubert.masked_spec_embed.requires_grad_(False)
+        if logits:
+            return
+        unused: list[nn.Module] = list(encoder.layers[deepest:])
+        if config.classes:
+            unused += [self.projector, self.classifier]
+        if config.do_stable_layer_norm and deepest < config.num_hidden_layers:
+            unused.append(encoder.layer_norm)
+        for module in unused:
+            module.requires_grad_(False)
+
+    def keep_frozen_at_inference(self) -> None:
+        """Switch dropout off in what is frozen, after a call of ``train``."""
+        for module in self.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each layer in the backward pass instead of keeping its insides."""

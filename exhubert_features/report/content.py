@@ -15,8 +15,11 @@ _NAMES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
     "ccc": "CCC",
+    "mean_ccc": "Mean CCC",
     "pearson": "Pearson r",
     "mae": "Mean absolute error",
+    "kl": "KL divergence (bits)",
+    "js": "JS divergence (bits)",
 }
 
 
@@ -102,8 +105,9 @@ class Mistake:
 class Report:
     """Everything that one evaluation found, each clip predicted once, out of its fold.
 
-    ``truth`` and ``prediction`` are (N,) class indices, or (N,) floats for regression, where
-    ``classes`` is empty. ``probabilities`` (N, C) are scaled by the temperature of each clip's
+    ``truth`` and ``prediction`` are (N,) class indices, or floats for regression, where
+    ``classes`` is empty: (N,), or (N, T) of several ``targets``. ``shares`` (N, C) are soft
+    labels. ``probabilities`` (N, C) are scaled by the temperature of each clip's
     fold, ``raw_probabilities`` are not.
     """
 
@@ -114,19 +118,22 @@ class Report:
     groups: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
-    metric: str  # the main one: "uar" or "ccc"
+    metric: str  # the main one: "uar", "ccc", or "mean_ccc" of several targets
     metrics: Mapping[str, Interval]
     protocol: str  # in words
     interval_words: str = ""  # how the intervals came about
     retrained: Interval | None = None  # of the main metric, if models were trained anew
     group: str = ""  # the column that the groups are from; empty: each clip is its own
     classes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()  # names of numbers; empty for classes
+    shares: np.ndarray | None = None
+    baselines: Mapping[str, float] = field(default_factory=dict)  # chance of some metrics, by name
     probabilities: np.ndarray | None = None
     raw_probabilities: np.ndarray | None = None
     confusion: np.ndarray | None = None  # (C, C) clips, truth by prediction
     group_scores: Sequence[GroupScore] = ()
     parts: Sequence[PartScore] = ()
-    # each: name, test_groups (list), train_clips, test_clips, chosen (dict), uar or ccc
+    # each: name, test_groups (list), train_clips, test_clips, chosen (dict), the main metric
     folds: Sequence[Mapping[str, Any]] = ()
     layer_curve: LayerCurve | None = None
     comparisons: Sequence[HeadComparison] = ()
@@ -168,15 +175,17 @@ class Report:
 
 
 def metric_name(key: str) -> str:
-    """Write ``macro_f1`` as people do."""
-    return _NAMES.get(key, key)
+    """Write ``macro_f1`` as people do, and ``ccc valence`` with the name of what it is of."""
+    first, blank, of = key.partition(" ")
+    return _NAMES.get(first, first) + blank + of
 
 
 def comparison_words(found: HeadComparison, metric: str) -> str:
     """Say how another head fares on the same clips."""
     gap = found.difference
     certain = "" if gap.low > 0 or gap.high < 0 else ", so it may be chance"
-    tested = "" if found.p_value is None else f" and p = {found.p_value:.3f}"
+    p = found.p_value
+    tested = "" if p is None else " and p < 0.001" if p < 0.001 else f" and p = {p:.3f}"
     score = f" ({found.score.value:.3f})" if found.score else ""
     return (
         f"On the same clips, {metric_name(metric)} is {abs(gap.value):.3f} "
@@ -206,6 +215,9 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
         "shrinkage": "shrinkage {:g}",
         "stretch": "stretched by {:.2f}",
     }
+    for key in chosen:
+        if key.startswith("stretch "):
+            words[key] = key.removeprefix("stretch ") + " stretched by {:.2f}"
     return ", ".join(words.get(key, key + " {}").format(value) for key, value in chosen.items())
 
 

@@ -27,6 +27,8 @@ _MEANING = {
     "uar": "Unweighted average recall: the mean over the classes of the share that was "
     "recognised, so that a rare class counts as much as a frequent one.",
     "ccc": "Concordance correlation: 1 is perfect agreement in trend, level and spread, 0 is none.",
+    "mean_ccc": "The mean over the targets of the concordance correlation: 1 is perfect agreement "
+    "in trend, level and spread, 0 is none.",
 }
 _CALIBRATION = {
     "ece": "Expected calibration error",
@@ -35,6 +37,15 @@ _CALIBRATION = {
     "ece_scaled": "Calibration error, scaled",
     "brier_scaled": "Brier score, scaled",
 }
+_SOFT = (
+    "KL and JS divergence tell how far the stated probabilities are from the shares of the classes "
+    "among the labels: 0 is the same. Chance is what the mean shares of the training clips score. "
+    "A head in whose training every class counted alike is worse at shares than at UAR."
+)
+_SOFT_CALIBRATION = (
+    "Here the probabilities are fitted to shares of classes, so that they are rightly less sure "
+    "than the majority is right, which is what this picture counts. "
+)
 _LISTED_FAILURES = 200  # in the page; report.json has them all
 _LISTED_GROUPS = 6  # of one fold, in its row
 
@@ -62,10 +73,12 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         dealings=dealing_words(report.dealings, report.metric),
         warnings=_warnings(report),
         metric_rows=[
-            (metric_name(key), _number(value.value), _span(value))
+            (metric_name(key), _number(value.value), _span(value), *_chance(report, key))
             for key, value in report.metrics.items()
             if not key.startswith("recall ")  # they stand in the table of classes
         ],
+        metric_head=("", "value", "95 % interval", *(["chance"] if report.baselines else [])),
+        soft_words=_SOFT if report.baselines else "",
         retrained=_retrained_words(report),
         part_rows=[
             (part.kind, part.name, part.clips, _number(part.score.value), _span(part.score))
@@ -91,6 +104,14 @@ def render(report: Report, figures: Mapping[str, str], sounds: Sequence[str] = (
         reproduce_rows=_reproduce_rows(report),
         fingerprint=json.dumps(as_json(fingerprint), indent=1) if fingerprint else "",
     )
+
+
+def _chance(report: Report, key: str) -> list[str]:
+    """One more cell of the table of metrics, where labels are soft."""
+    if not report.baselines:
+        return []
+    chance = report.chance if key == "uar" else report.baselines.get(key)
+    return [_number(chance) if chance is not None else ""]
 
 
 def _headline(report: Report) -> dict[str, Any]:
@@ -136,12 +157,13 @@ def _retrained_words(report: Report) -> str:
 
 def _calibration_words(report: Report) -> str:
     """Say what was scaled by which temperature, in the mode at hand."""
+    soft = _SOFT_CALIBRATION if report.baselines else ""
     if not report.fitted:
-        return (
+        return soft + (
             "Nothing was fitted on these clips: “scaled” divides by the temperature that the head "
             "learned when it was trained."
         )
-    return (
+    return soft + (
         "“Scaled” divides each fold's logits by a temperature learned on its inner folds. The "
         "head's own temperature, for new clips, is learned from all out-of-fold outputs."
     )
@@ -160,9 +182,10 @@ def _warnings(report: Report) -> list[str]:
     if report.failures:
         kinds = Counter(str(failure.get("kind", "unknown")) for failure in report.failures)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        warnings.append(
-            f"{len(report.failures)} clips have no features and are in no figure here: {listed}."
-        )
+        count = len(report.failures)
+        clips = "1 clip has" if count == 1 else f"{count} clips have"
+        missing = "is" if count == 1 else "are"
+        warnings.append(f"{clips} no features and {missing} in no figure here: {listed}.")
     return warnings
 
 
@@ -220,9 +243,11 @@ def _group_words(report: Report) -> str:
     low, middle, high = np.quantile(defined, [0, 0.5, 1])
     words = (
         f"Worst {_number(low)}, median {_number(middle)}, best {_number(high)}; in brackets the "
-        "number of clips. A group's score covers the classes it has; with few clips it scatters "
-        "by chance alone."
+        "number of clips. "
     )
+    if report.classes:
+        words += "A group's score covers the classes it has. "
+    words += "With few clips it scatters by chance alone."
     undefined = len(scores) - len(defined)
     return f"{words} {undefined} without a defined score are left out." if undefined else words
 

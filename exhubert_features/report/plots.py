@@ -137,15 +137,20 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_scatter(truth: np.ndarray, prediction: np.ndarray, target: str) -> Figure:
-    """Predicted against true values (N,), with the line of perfect agreement."""
-    figure, axes = _figure(_WIDTH * 0.85)
-    axes.scatter(truth, prediction, s=_point_size(len(truth)), color=_BLUE, alpha=0.6,
-                 linewidth=0, rasterized=len(truth) > 1000)  # fmt: skip
-    both = np.concatenate([truth, prediction])
-    ends = [both.min(), both.max()]
-    axes.plot(ends, ends, color=_MUTED, linewidth=1, linestyle="--")
-    axes.set(xlabel=f"true {_shorten(target)}", ylabel="predicted")
+def draw_scatter(truth: np.ndarray, prediction: np.ndarray, targets: Sequence[str]) -> Figure:
+    """Predicted against true values (N,) or (N, T), with the line of perfect agreement."""
+    figure = Figure(figsize=(_WIDTH, _WIDTH * 0.85 * len(targets)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(targets)))
+    for axes, name, true, guess in zip(
+        panels, targets, np.atleast_2d(truth.T), np.atleast_2d(prediction.T), strict=True
+    ):
+        known = np.isfinite(true)
+        axes.scatter(true[known], guess[known], s=_point_size(len(truth)), color=_BLUE, alpha=0.6,
+                     linewidth=0, rasterized=len(truth) > 1000)  # fmt: skip
+        both = np.concatenate([true[known], guess[known]])
+        ends = [both.min(), both.max()]
+        axes.plot(ends, ends, color=_MUTED, linewidth=1, linestyle="--")
+        axes.set(xlabel=f"true {_shorten(name)}", ylabel="predicted")
     return figure
 
 
@@ -246,14 +251,18 @@ def draw_map(points: np.ndarray, names: np.ndarray, legend_limit: int = 42) -> F
     return figure
 
 
-def draw_value_map(points: np.ndarray, values: np.ndarray, target: str) -> Figure:
-    """Points (N, 2) shaded by a number (N,)."""
-    figure, axes = _figure(3.6)
-    drawn = axes.scatter(points[:, 0], points[:, 1], c=values, cmap=_VALUES, linewidth=0,
-                         s=_point_size(len(points)), rasterized=len(points) > 1000)  # fmt: skip
-    bar = figure.colorbar(drawn, ax=axes, label=_shorten(target))
-    bar.outline.set_visible(False)
-    _label_components(axes)
+def draw_value_map(points: np.ndarray, values: np.ndarray, targets: Sequence[str]) -> Figure:
+    """Points (N, 2) shaded by a number (N,), or by each of several (N, T)."""
+    figure = Figure(figsize=(_WIDTH, 3.6 * len(targets)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(targets)))
+    for axes, name, column in zip(panels, targets, np.atleast_2d(values.T), strict=True):
+        known = np.isfinite(column)
+        drawn = axes.scatter(points[known, 0], points[known, 1], c=column[known], cmap=_VALUES,
+                             linewidth=0, s=_point_size(len(points)),
+                             rasterized=len(points) > 1000)  # fmt: skip
+        bar = figure.colorbar(drawn, ax=axes, label=_shorten(name))
+        bar.outline.set_visible(False)
+        _label_components(axes)
     return figure
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import publish
+from ..files import make_folder, publish
 from ..records import Interval
+from ..tables import harmless
 from .content import as_json, metric_name
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -33,16 +34,16 @@ def write_table(directory: str | Path, rows: Sequence[RunRow], metric: str) -> s
     from . import plots
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with plots.style():
         figure = plots.draw_result({row.name: row.score for row in rows}, None)
         picture = plots.to_png(figure)
-    markdown = _markdown(rows, metric)
+    markdown = harmless(_markdown(rows, metric))
     data = json.dumps({"metric": metric, "runs": as_json(list(rows))}, indent=1, allow_nan=False)
     files = {
         "comparison.png": picture,
         "comparison.json": f"{data}\n".encode(),
-        "comparison.tex": _latex(rows, metric).encode(),
+        "comparison.tex": harmless(_latex(rows, metric)).encode(),
         "comparison.md": markdown.encode(),
     }
     for name, content in files.items():

@@ -49,7 +49,7 @@ def draw_timeline(
     windows: Sequence[Mapping[str, Any]],
     *,
     classes: Sequence[str],
-    target: str = "",
+    targets: Sequence[str] = (),
     title: str = "",
 ) -> None:
     """Draw a recording and what was heard in it; write the picture whole or not at all.
@@ -62,20 +62,21 @@ def draw_timeline(
         (N,) samples at 16 kHz of the recording.
     windows
         Predictions of its windows, in order: ``start`` and ``end`` in seconds, and a number under
-        the name of each class, or of the target.
+        the name of each class, or of each target.
     classes
         Names of the classes; none for a value.
-    target
-        What the value is, without classes.
+    targets
+        What the values are, without classes.
     title
         Shown above.
     """
     start = windows[0]["start"]
     end = start + len(wave) / SAMPLE_RATE
-    curves = {name: _held(windows, name) for name in classes or (target,)}
+    curves = {name: _held(windows, name) for name in classes or targets}
     levels = marginals({name: curves[name] for name in classes})
     times = _times(windows, start, end)
-    heights = [1, 1.1, 1.1] if levels else [1, 2.2]
+    panels = 1 if classes else len(targets)
+    heights = [1, 1.1, 1.1] if levels else [1, *[max(2.2 / panels, 0.8)] * panels]
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 5.6), layout="constrained")
         axes = figure.subplots(len(heights), sharex=True, height_ratios=heights)
@@ -90,9 +91,10 @@ def draw_timeline(
             _draw_shares(axes[1], times, curves, [*COLOURS])
             _share_axis(axes[1], "class")
         else:
-            _draw_curve(axes[1], times, curves[target], shaded=False)
-            axes[1].yaxis.set_major_locator(MaxNLocator(5))
-            axes[1].set_ylabel(target)
+            for panel, name in zip(axes[1:], targets, strict=True):
+                _draw_curve(panel, times, curves[name], shaded=False)
+                panel.yaxis.set_major_locator(MaxNLocator(5))
+                panel.set_ylabel(name)
         axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
         _time_axis(axes[-1], start, end)
         figure.align_ylabels()

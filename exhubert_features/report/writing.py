@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import publish
+from ..files import make_folder, publish
+from ..stamps import stamped
+from ..tables import harmless
 from .content import (
     Report,
     as_json,
@@ -46,18 +48,19 @@ def write_report(
     from . import page, plots  # matplotlib: only who writes a report waits for its import
 
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     vectors, files = {}, {}
     with plots.style():
         for name, figure in _figures(report).items():
             files[f"{name}.png"] = plots.to_png(figure)
             vectors[name] = plots.to_svg(figure, name)
-    summary = json.dumps(as_json(_summary(report)), indent=1, allow_nan=False, ensure_ascii=False)
+    found = stamped(as_json(_summary(report)))
+    summary = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
     sounds = [audio_address(clip, directory, embed=embed_audio) for clip in report.mistakes]
     if table:
         files["predictions.csv"] = table.encode()
     files["report.json"] = f"{summary}\n".encode()
-    files["report.html"] = page.render(report, vectors, sounds).encode()
+    files["report.html"] = harmless(page.render(report, vectors, sounds)).encode()
     for name, content in files.items():
         publish(content, directory / name, replace=True)
     for name in _FIGURES:
@@ -73,13 +76,14 @@ def _figures(report: Report) -> dict[str, Figure]:
     listed = {
         metric_name(key): value
         for key, value in report.metrics.items()
-        if key != "mae" and (len(report.classes) <= 12 or not key.startswith("recall "))
+        if not key.startswith(("mae", "kl", "js"))
+        and (len(report.classes) <= 12 or not key.startswith("recall "))
     }
     drawn = {"result": plots.draw_result(listed, chance)}
     if report.confusion is not None:
         drawn["confusion"] = plots.draw_confusion(report.confusion, report.classes)
     else:
-        drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.target)
+        drawn["scatter"] = plots.draw_scatter(report.truth, report.prediction, report.targets)
     if report.layer_curve is not None:
         drawn["layers"] = plots.draw_layers(report.layer_curve, short, chance)
     scores = [group for group in report.group_scores if np.isfinite(group.score)]
@@ -93,7 +97,7 @@ def _figures(report: Report) -> dict[str, Figure]:
             drawn["map_target"] = plots.draw_map(report.map_points, labels)
         else:
             drawn["map_target"] = plots.draw_value_map(
-                report.map_points, report.truth, report.target
+                report.map_points, report.truth, report.targets
             )
         if report.grouped:
             drawn["map_groups"] = plots.draw_map(report.map_points, report.groups.astype(object))
@@ -115,8 +119,10 @@ def _summary(report: Report) -> dict[str, Any]:
         "task": report.task,
         "target": report.target,
         "classes": report.classes,
+        "targets": report.targets,
         "chance": report.chance,
         "metrics": report.metrics,
+        "baselines": report.baselines,
         "intervals": report.interval_words,
         "retrained": report.retrained,
         "comparisons": report.comparisons,
@@ -136,5 +142,5 @@ def _summary(report: Report) -> dict[str, Any]:
         "reproduce": report.reproduce,
         "clips": {"id": report.ids, "group": report.groups, **named,
                   "probabilities": report.probabilities,
-                  "raw_probabilities": report.raw_probabilities},
+                  "raw_probabilities": report.raw_probabilities, "shares": report.shares},
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ class EmotionClassifier(Pretrained):
             )
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
         lengths = None if wav_lens is None else wav_lens.to(self.device)
-        with self.inference_ctx, torch.no_grad():
+        # SpeechBrain 1.0 has no autocasting of its own.
+        with getattr(self, "inference_ctx", nullcontext()), torch.no_grad():
             return self.mods.exhubert(wavs.to(self.device), lengths)
 
     def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:

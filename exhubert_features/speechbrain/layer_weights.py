@@ -36,7 +36,11 @@ class LayerWeights(nn.Module):
                 expected="one weight for each layer",
                 remedy="Set num_layers to the number of hidden states the lobe returns",
             )
-        if self.layernorm:
-            hidden_states = functional.layer_norm(hidden_states, hidden_states.shape[-1:])
-        weights = self.weights.softmax(dim=0).to(hidden_states.dtype)
-        return torch.tensordot(weights, hidden_states, dims=1)
+        return weigh_layers(hidden_states, self.weights, self.layernorm)
+
+
+def weigh_layers(hidden_states: Tensor, weights: Tensor, layernorm: bool) -> Tensor:
+    """Sum (L, ..., C) up to (..., C), by the softmax of ``weights`` (L,)."""
+    if layernorm:
+        hidden_states = functional.layer_norm(hidden_states, hidden_states.shape[-1:])
+    return torch.tensordot(weights.softmax(dim=0).to(hidden_states.dtype), hidden_states, dims=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from speechbrain.utils.checkpoints import (
@@ -20,17 +20,23 @@ from torch.nn import functional
 
 from ..checkpoint import load_model
 from ..errors import UsageError
+from ..model.config import frame_count
 from ..model.layers import frame_mask
+from ..precision import prepare_model
 from ..spec import (
     DEFAULT_PREPROCESS,
     DEFAULT_REVISION,
     SAMPLE_RATE,
     Layers,
+    Precision,
     Preprocess,
     resolve_layers,
 )
-from ..waveforms import check_preprocess, prepare_batch, split_waveforms
-from .trained import load_trained, save_trained
+from ..waveforms import check_preprocess
+from .batches import absolute_lengths, check_clips, prepare_padded
+from .compiling import any_size, compile_behind
+from .options import placement
+from .trained import complete_state, is_trained_part, read_trained, save_trained
 
 
 class LobeOutput(NamedTuple):
@@ -85,6 +91,13 @@ class ExHuBERT(nn.Module):
         signal. ``"none"``: clips come normalised.
     classes
         Class names of a new classifier in place of the checkpoint's.
+    precision
+        Of a frozen lobe: ``"bfloat16"``, ``"float16"``, ``"int8"`` (on a CPU) or ``"auto"``, as
+        of an :class:`~exhubert_features.Encoder`.
+    transformers_options
+        What SpeechBrain's own lobes pass on to transformers: ``device``, ``device_map`` and
+        ``dtype`` (``torch_dtype``) are done; others are refused by name, but for those that say
+        what is the case anyway.
     """
 
     def __init__(
@@ -103,9 +116,18 @@ class ExHuBERT(nn.Module):
         output_logits: bool = False,
         preprocess: Preprocess = DEFAULT_PREPROCESS,
         classes: Sequence[str] | None = None,
+        precision: Precision | Literal["auto"] = "float32",
+        **transformers_options: Any,
     ) -> None:
         super().__init__()
+        if precision != "float32" and not freeze:
+            raise UsageError(
+                f"precision={precision!r} in a lobe that trains",
+                expected="freeze=True, or float32",
+                remedy="SpeechBrain's --precision bf16 trains in mixed precision",
+            )
         check_preprocess(preprocess)  # before a download, not after
+        device, dtype = placement(transformers_options)
         model, self.checkpoint = load_model(source, revision=revision, cache_dir=save_path or None)
         model.detect_identity_gates()
         self.model = model
@@ -115,12 +137,15 @@ class ExHuBERT(nn.Module):
         self.freeze_original = freeze_original
         self.output_all_hiddens = output_all_hiddens
         self.output_logits = output_logits
-        self.preprocess = preprocess
-        self.normalize_wav = preprocess != "none"
+        self.preprocess = model.config.card if preprocess == "card" else preprocess
+        self.normalize_wav = self.preprocess != "none"
         everything = None if output_all_hiddens else -1
         self.layers = resolve_layers(everything if layers is None else layers, model.num_states)
         self._set_config(apply_spec_augment, classes)
         self._freeze_weights()
+        self.model.to(device=device, dtype=dtype)
+        if precision != "float32":
+            prepare_model(self.model, device or torch.device("cpu"), precision)
         self.train()
 
     @cached_property
@@ -161,27 +186,14 @@ class ExHuBERT(nn.Module):
             self.model.freeze_feature_encoder()
         if self.freeze_original:
             self.model.freeze_og_encoder()
-        # Weights that no output depends on: distributed training would wait for their gradients.
-        config, encoder = self.model.config, self.model.hubert.encoder
-        if not config.apply_spec_augment:
-            self.model.hubert.masked_spec_embed.requires_grad_(False)
-        if self.output_logits:
-            return
-        if config.classes:
-            self.model.projector.requires_grad_(False)
-            self.model.classifier.requires_grad_(False)
-        for layer in encoder.layers[max(self.layers) :]:
-            layer.requires_grad_(False)
-        if config.do_stable_layer_norm and max(self.layers) < config.num_hidden_layers:
-            encoder.layer_norm.requires_grad_(False)
+        self.model.freeze_unused(max(self.layers), logits=self.output_logits)
 
     def train(self, mode: bool = True) -> ExHuBERT:
         """Switch dropout on, except in what is frozen: that stays as it is at inference."""
         super().train(mode)
-        for module in self.model.modules():
-            weights = list(module.parameters())
-            if weights and not any(weight.requires_grad for weight in weights):
-                module.eval()
+        self.model.keep_frozen_at_inference()
+        compile_behind(ExHuBERT.forward, ExHuBERT.extract_features, ExHuBERT._checked)
+        compile_behind(ExHuBERT._adapted, absolute_lengths, check_clips, any_size)
         return self
 
     def forward(
@@ -204,74 +216,81 @@ class ExHuBERT(nn.Module):
         """
         if wav_lens is not None and lengths is not None:
             raise UsageError("wav_lens and lengths are both given", expected="one of them")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            return self.extract_features(wav, lengths if wav_lens is None else wav_lens)
+        samples = self._checked(wav, lengths if wav_lens is None else wav_lens)
+        return self._embed(wav, samples, graph=not self.freeze or self._adapted())
 
     def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor | LobeOutput:
         """Do what :meth:`forward` does, with a graph even when the lobe is frozen."""
-        samples = _absolute_lengths(wav, wav_lens)
-        clips = split_waveforms(wav, samples)
-        batch, seen = prepare_batch(
-            clips, self.preprocess if self.normalize_wav else "none", truncate=False
-        )
-        # Relative lengths refer to N, even when no clip is as long as that.
-        batch = functional.pad(batch, (0, max(0, wav.shape[1] - batch.shape[1])))
-        padded = min(seen) < batch.shape[1]
-        output = self.model(
-            batch.to(self.model.hubert.masked_spec_embed.dtype),
-            torch.tensor(seen, device=wav.device) if padded else None,
-            layers=self.layers,
-            logits=self.output_logits,
-        )
-        own = torch.tensor([len(clip) for clip in clips], device=wav.device)
-        frames = self.model.frame_lengths(own)
-        size = int(self.model.frame_lengths(own.new_tensor([wav.shape[1]])))
-        # The card's padding to 3 s ends here, so that wav_lens also fit the embeddings.
-        embeddings = torch.stack(output.hidden_states)[:, :, :size]
-        if self.output_norm:
-            embeddings = _normalise_output(embeddings, frames)
-        if int(frames.min()) < size:
-            embeddings = embeddings * frame_mask(frames, size).unsqueeze(-1)
-        if not self.output_all_hiddens and len(self.layers) == 1:
-            embeddings = embeddings[0]
+        return self._embed(wav, self._checked(wav, wav_lens), graph=True)
+
+    def _checked(self, wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
+        """Count the samples of each clip (B,), after looking at every one of them."""
+        samples = absolute_lengths(wav, wav_lens)
+        check_clips(wav, samples)
+        any_size(wav, samples)
+        return samples
+
+    def _adapted(self) -> bool:
+        """Whether something learns in the frozen model: adapters were put into it."""
+        return any(weight.requires_grad for weight in self.model.parameters())
+
+    def _embed(self, wav: Tensor, samples: Tensor | None, graph: bool) -> Tensor | LobeOutput:
+        """Embed clips that were looked at: the part that ``torch.compile`` takes in one piece."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and graph):
+            preprocess = self.preprocess if self.normalize_wav else "none"
+            batch, seen = prepare_padded(wav, samples, preprocess)
+            weights = self.model.hubert.masked_spec_embed
+            output = self.model(
+                batch.to(weights.dtype), seen, layers=self.layers, logits=self.output_logits
+            )
+            # The card's padding to 3 s ends here, so that wav_lens also fit the embeddings.
+            size = frame_count(wav.shape[1], self.model.config)
+            states = torch.stack([state[:, :size] for state in output.hidden_states])
+            frames = None if samples is None else self.model.frame_lengths(samples)
+            if self.output_norm:
+                states = _normalise_output(states, frames)
+            if frames is not None:
+                states = states * frame_mask(frames, size).unsqueeze(-1)
+        embeddings = self._combine(states)
         if output.logits is None:
             return embeddings
-        return LobeOutput(embeddings, output.logits, frames / size)
+        whole = torch.ones(len(wav), device=wav.device)
+        return LobeOutput(embeddings, output.logits, whole if frames is None else frames / size)
+
+    def _combine(self, states: Tensor) -> Tensor:
+        """Make what is returned out of the states (L, B, T, C)."""
+        single = not self.output_all_hiddens and len(self.layers) == 1
+        return states[0] if single else states
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
         """Write the weights that train, and the hash of the others."""
-        save_trained(self.model, path, source=self.checkpoint.source)
+        save_trained(self, path)
 
     @mark_as_loader
     @mark_as_transfer
     def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
-        """Take over what :meth:`save` wrote, if all other weights are the same."""
-        load_trained(self.model, path, source=self.checkpoint.source)
+        """Take over what :meth:`save` wrote, or a whole ``state_dict``, if it fits."""
+        self.load_state_dict(read_trained(self, path))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over a state as torch does, or what :meth:`save` wrote, averaged perhaps."""
+        if is_trained_part(state_dict):
+            state_dict = complete_state(self, state_dict)
+        keys = super().load_state_dict(state_dict, strict, assign)
+        self.model.detect_identity_gates()
+        return keys
 
 
-def _absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
-    """Count samples (B,) out of SpeechBrain's relative lengths."""
-    if wav.ndim != 2:
-        raise UsageError(f"wav has shape {tuple(wav.shape)}", expected="(batch, samples)")
-    if wav_lens is None:
-        return None
-    # Rounded before they are judged: 1.0000001 comes of a division, not of a mistake.
-    samples = (wav_lens.double() * wav.shape[1]).round()
-    inside = (wav_lens > 0) & (samples <= wav.shape[1])
-    if wav_lens.shape != wav.shape[:1] or not bool(inside.all()):
-        raise UsageError(
-            f"wav_lens is {wav_lens.tolist()} for wav {tuple(wav.shape)}",
-            expected="one relative length in (0, 1] for each clip",
-        )
-    return samples.long()
-
-
-def _normalise_output(embeddings: Tensor, frames: Tensor) -> Tensor:
+def _normalise_output(states: Tensor, frames: Tensor | None) -> Tensor:
     """Zero mean, unit variance over each clip's own frames and channels, (L, B, T, C)."""
-    mask = frame_mask(frames, embeddings.shape[2]).unsqueeze(-1)
-    count = (frames * embeddings.shape[3]).view(-1, 1, 1)
-    values = embeddings.float()
+    values = states.float()
+    if frames is None:
+        return functional.layer_norm(values, values.shape[2:]).to(states.dtype)
+    mask = frame_mask(frames, states.shape[2]).unsqueeze(-1)
+    count = (frames * states.shape[3]).view(-1, 1, 1)
     mean = (values * mask).sum((2, 3), keepdim=True) / count
     variance = ((values - mean).square() * mask).sum((2, 3), keepdim=True) / count
-    return ((values - mean) * torch.rsqrt(variance + 1e-5)).to(embeddings.dtype)
+    return ((values - mean) * torch.rsqrt(variance + 1e-5)).to(states.dtype)

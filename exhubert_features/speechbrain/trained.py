@@ -1,83 +1,155 @@
-"""Checkpoints of what trains: its weights, and the hash of those they stand on."""
+"""Checkpoints of what trains: its weights, and the hash of those they stand on.
+
+A file is a plain dictionary of tensors, so that SpeechBrain can average several: the lobe's
+parameters that train, whatever a subclass has of its own, and under one more key the hash of the
+weights that were frozen, its bytes as numbers, which an average leaves alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoint.weights import read_plain_pickle, state_sha256
 from ..errors import CheckpointError
-from ..model import ExHuBERTNetwork
 
-FORMAT = "exhubert-lobe-1"
+_FROZEN = "frozen_sha256:"  # and the source they came from
+_MODEL = "model."
 
 
-def save_trained(model: ExHuBERTNetwork, path: str | Path, *, source: str) -> None:
-    """Write the weights that train, and the hash of the others.
+def save_trained(lobe: Any, path: str | Path) -> None:
+    """Write all that a fresh lobe of the same options would not have.
 
     Parameters
     ----------
-    model
-        Weights that require a gradient are those that train.
+    lobe
+        Its ``model`` came from a checkpoint: of that, weights that require a gradient are
+        written, and buffers. All else is its own and is written as it is.
     path
         A file.
-    source
-        Where the frozen weights came from, for the error message of a later mismatch.
     """
-    trained = {
-        name: weight.detach().to("cpu", copy=True)
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
+    source = lobe.checkpoint.source
+    kept = _kept(lobe)
     content = {
-        "format": FORMAT,
-        "source": source,
-        "trained": trained,
-        "frozen_sha256": state_sha256(model.state_dict(), without=trained),
+        name: weight.detach().to("cpu", copy=True)
+        for name, weight in lobe.state_dict(keep_vars=True).items()
+        if name in kept
     }
+    content[f"{_FROZEN}{source}"] = _frozen_hash(lobe, kept)
     torch.save(content, path)
 
 
-def load_trained(model: ExHuBERTNetwork, path: str | Path, *, source: str) -> None:
-    """Take over what :func:`save_trained` wrote, if all other weights are the same."""
-    content = _read(path)
-    trained = content["trained"]
-    state = model.state_dict()
-    wrong = [
-        name
-        for name, weight in trained.items()
-        if name not in state or weight.shape != state[name].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{path} holds {len(wrong)} weights that do not fit, first {', '.join(wrong[:3])}",
-            expected=f"weights of {source} with {len(model.config.classes)} classes",
-            remedy="Build the lobe with the source and classes it was trained with",
-        )
-    if state_sha256(model.state_dict(), without=trained) != content["frozen_sha256"]:
-        raise CheckpointError(
-            f"{path} was trained on top of other frozen weights, those of {content['source']}",
-            expected=f"those of this lobe, {source}",
-            remedy="Build the lobe with the source and revision it was trained with",
-        )
-    model.load_state_dict(trained, strict=False)  # every name is accounted for above
-    model.detect_identity_gates()
+def read_trained(lobe: Any, path: str | Path) -> Mapping[str, Tensor]:
+    """Read a whole state of a lobe from a file; nothing in it is run.
 
+    Parameters
+    ----------
+    lobe
+        Nothing of it is changed.
+    path
+        What :func:`save_trained` wrote, an average of several of these, or a whole
+        ``state_dict`` of the lobe or of its model.
 
-def _read(path: str | Path) -> dict[str, Any]:
+    Raises
+    ------
+    CheckpointError
+        When weights are missing, or of other shapes or names, or were trained on top of others.
+    """
     try:
         content = read_plain_pickle(Path(path))
     except CheckpointError as error:
         raise CheckpointError(
             str(error), remedy="Or delete its CKPT folder: recovery then takes the one before"
         ) from None
-    known = isinstance(content, dict) and content.get("format") == FORMAT
-    if not known or {"trained", "frozen_sha256", "source"} - content.keys():
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise _foreign(path)
+    state = lobe.state_dict()
+    of_model = {name.removeprefix(_MODEL) for name in state if name.startswith(_MODEL)}
+    if content and content.keys() <= of_model:
+        content = {_MODEL + name: value for name, value in content.items()}
+    if not is_trained_part(content) and not content.keys() & state.keys():
+        raise _foreign(path)
+    return complete_state(lobe, content, path)
+
+
+def is_trained_part(content: Mapping[str, Any]) -> bool:
+    """Whether this is what :func:`save_trained` writes, and not a whole state."""
+    return any(name.startswith(_FROZEN) for name in content)
+
+
+def complete_state(
+    lobe: Any, content: Mapping[str, Tensor], path: str | Path = "the state"
+) -> Mapping[str, Tensor]:
+    """Fill up what :func:`save_trained` wrote with the weights of the lobe that it stands on."""
+    weights = {name: value for name, value in content.items() if not name.startswith(_FROZEN)}
+    state = lobe.state_dict()
+    _check_names(lobe, weights, state, path, whole=not is_trained_part(content))
+    for name in content.keys() - weights.keys():
+        if not torch.equal(content[name].float(), _frozen_hash(lobe, weights.keys())):
+            raise CheckpointError(
+                f"{path} was trained on top of other frozen weights, those of "
+                f"{name.removeprefix(_FROZEN)}",
+                expected=f"those of this lobe, {lobe.checkpoint.source}",
+                remedy="Build the lobe with the source, revision and adapters it was trained "
+                "with; what has trained must still be trainable when it is saved",
+            )
+    return {**state, **weights}
+
+
+def _kept(lobe: Any) -> set[str]:
+    """Name what a checkpoint holds: all but the frozen weights of the model."""
+    frozen = {
+        name
+        for name, weight in lobe.named_parameters(remove_duplicate=False)
+        if name.startswith(_MODEL) and not weight.requires_grad
+    }
+    return set(lobe.state_dict()) - frozen
+
+
+def _frozen_hash(lobe: Any, kept: Any) -> Tensor:
+    """Hash the model's weights that are not kept: 32 bytes, as numbers."""
+    digest = state_sha256(
+        {name: value for name, value in lobe.state_dict().items() if name.startswith(_MODEL)},
+        without=kept,
+    )
+    return torch.tensor(list(bytes.fromhex(digest)), dtype=torch.float32)
+
+
+def _check_names(
+    lobe: Any,
+    content: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    whole: bool,
+) -> None:
+    wrong = [
+        name
+        for name, weight in content.items()
+        if name not in state or weight.shape != state[name].shape
+    ]
+    own = {name for name in state if whole or not name.startswith(_MODEL)}
+    missing = sorted(own - content.keys())
+    if wrong or missing:
+        found = f"holds {len(wrong)} weights that do not fit, first {', '.join(wrong[:3])}"
+        lacks = f"lacks {len(missing)} weights, first {', '.join(missing[:3])}"
         raise CheckpointError(
-            f"{path} was not written by this lobe",
-            expected=f"format {FORMAT}",
-            remedy="Weights of a whole model belong in the lobe's source",
+            f"{path} {found if wrong else lacks}",
+            expected=f"weights of {lobe.checkpoint.source} with "
+            f"{len(lobe.model.config.classes)} classes",
+            remedy="Build the lobe with the source, classes and adapters it was trained with",
         )
-    return content
+
+
+def _foreign(path: str | Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} was not written by this lobe",
+        expected="its own checkpoint, or its whole state_dict()",
+        remedy="Weights of a whole model belong in the lobe's source",
+    )

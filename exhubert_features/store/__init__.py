@@ -3,14 +3,19 @@
 from .copying import merge, pack
 from .features import FeatureStore
 from .journal import StoredFailure
+from .progress import WriteProgress
 from .rows import UnknownId
+from .several import CORPUS, NamedStores, SeveralStores, open_stores
 from .shard import estimate_bytes
 from .verify import Damage, Verification, repair, verify
-from .writer import ShardLimits, WriteProgress
+from .writer import ShardLimits
 
 __all__ = [
+    "CORPUS",
     "Damage",
     "FeatureStore",
+    "NamedStores",
+    "SeveralStores",
     "ShardLimits",
     "StoredFailure",
     "UnknownId",
@@ -18,6 +23,7 @@ __all__ = [
     "WriteProgress",
     "estimate_bytes",
     "merge",
+    "open_stores",
     "pack",
     "repair",
     "verify",

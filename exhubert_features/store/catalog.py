@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
-from ..files import IrregularFile, publish, read_json, read_regular
+from ..files import IrregularFile, publish, read_regular
 from ..fingerprint import Fingerprint
+from ..stamps import read_json
 from .opening import (
     REPAIR,
     ShardFile,
@@ -171,8 +172,9 @@ def lost_shards(store: Path, present: Iterable[int]) -> list[int]:
     Writers take numbers without gaps, and note at the end how many there are.
     """
     there = {*present, *tombstones(store)}
-    noted = read_record(store / STATE).get("shards", 0)
-    if not isinstance(noted, int):
+    state = read_record(store / STATE)
+    noted = state.get("shards") if state else 0
+    if type(noted) is not int or noted < 0:
         raise DamagedStore(f"{store / STATE} notes {noted!r} shards", remedy=REPAIR)
     stop = max([noted, *(number + 1 for number in there)], default=0)
     missing = (number for number in range(stop) if number not in there)

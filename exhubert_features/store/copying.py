@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import DamagedStore, StoreError
 from ..files import RegularFile, move_into_place, sweep, temporary_file, write_all
+from .catalog import list_folder
 from .features import FeatureStore
 from .journal import clip_key, require_same
 from .opening import digest_of
@@ -71,7 +72,7 @@ def pack(source: str | Path, destination: str | Path) -> FeatureStore:
     wanted = shapes(store.fingerprint, len(store), int(frames.sum()))
     types = {name: dtype_of(name, store.fingerprint) for name in wanted}
     with temporary_file(path) as (descriptor, temporary):
-        sweep(path.parent, f"{path.name}.*")
+        sweep(path.parent, path.name)
         need = sum(math.prod(shape) * types[name].itemsize for name, shape in wanted.items())
         need += (1 << 20) + 2 * COLUMN_BYTES * len(store)
         if need > (free := shutil.disk_usage(path.parent).free):
@@ -174,7 +175,7 @@ def merge(sources: Sequence[str | Path], destination: str | Path) -> Merged:
     for other in stores:
         require_same(other.path, other.fingerprint, leader.fingerprint)
     target = Path(destination)
-    present = [FeatureStore(target)] if target.exists() and any(target.iterdir()) else []
+    present = [FeatureStore(target)] if target.is_dir() and list_folder(target) else []
     repeated = _require_compatible([*present, *stores])
     with Writer(target, leader.fingerprint, stores[0].provenance) as writer:
         for store in stores:

@@ -18,9 +18,10 @@ from .arrays import ShardReader
 from .catalog import join_tables, load_catalog
 from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .opening import checked_shard, is_shard
-from .rows import meta_table, row_index, unknown_id
+from .progress import Report, bar
+from .rows import meta_table, row_index, row_times, unknown_id
 from .shard import ShardRows
-from .writer import FeatureSource, Report, ShardLimits, Writer, bar
+from .writer import FeatureSource, ShardLimits, Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,18 +213,10 @@ class FeatureStore:
         return f"FeatureStore({str(self.path)!r}: {len(self)} rows)"
 
     def __getitem__(self, name: str) -> ClipFeatures:
-        """One row, its bytes compared with its checksums.
-
-        Raises
-        ------
-        UnknownId
-            (a KeyError) naming near ids.
-        DamagedStore
-            When its bytes have changed.
-        """
+        """One row; UnknownId, a KeyError, names near ids, DamagedStore says that it has changed."""
         row = self.row(name)
         shard, local = self._reader.place(row)
-        logits = self._reader.logits(shard, local, 1)
+        logits, frames = self._reader.logits(shard, local, 1), self._reader.frames(shard, local, 1)
         text, numbers = self._catalog.text, self._catalog.numbers
         status = text("status")[row]
         return ClipFeatures(
@@ -237,7 +230,8 @@ class FeatureStore:
             warnings=() if status == "ok" else tuple(status.split(",")),
             pooled=self._reader.pooled(shard, local, 1)[0],
             logits=None if logits is None else logits[0],
-            frames=self._reader.frames(shard, local, 1),
+            frames=frames,
+            frame_times=row_times(numbers, row, frames, self.fingerprint.spec),
             meta=json.loads(text("meta")[row]),
         )
 

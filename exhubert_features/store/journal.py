@@ -17,18 +17,17 @@ from typing import Any
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
 from ..files import (
     IrregularFile,
+    make_folder,
     publish,
     read_regular,
-    stamped,
     sweep,
     sync_folder,
-    unstamped,
     write_all,
     write_error,
-    write_json,
 )
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, PlannedClip
+from ..stamps import stamped, unstamped, write_json
 from .catalog import QUARANTINE, SHARDS, STATE, list_folder, read_record
 from .opening import REPAIR, check_version, read_error, read_fingerprint
 from .shard import FORMAT, VERSION
@@ -254,7 +253,7 @@ def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:
 def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str, Any]) -> None:
     """Make a folder a store of this fingerprint, or make sure that it is one."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
+        make_folder(store)
         present = [path.name for path in list_folder(store)]
         if MANIFEST not in present:
             if present:
@@ -264,7 +263,7 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
                 )
             write_json(store / MANIFEST, description(fingerprint, provenance))
         for name in (SHARDS, QUARANTINE):
-            (store / name).mkdir(exist_ok=True)
+            make_folder(store / name)
             sweep(store / name)
         sweep(store)
     except OSError as error:

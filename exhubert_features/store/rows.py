@@ -8,8 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import StoreError
+from ..frames import frame_centres
 from ..records import PlannedClip
+from ..spec import FRAME_STRIDE, ExtractionSpec
+from ..windows import frame_starts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +42,24 @@ def unknown_id(name: str, ids: Sequence[str], store: Path) -> UnknownId:
         f"id {name!r} is not among the {len(ids)} rows of {store}",
         expected="an id such as " + ", ".join(map(repr, near)) if near else "",
     )
+
+
+def row_times(
+    numbers: Mapping[str, np.ndarray], row: int, frames: np.ndarray | None, spec: ExtractionSpec
+) -> np.ndarray | None:
+    """When the frames (F, T, D) of a row are: seconds inside the file, (T,); None without frames.
+
+    They are one stride apart, but where windows meet in stores that version 0.1.0 began; None
+    when such a row has not the frames that its samples give.
+    """
+    if frames is None:
+        return None
+    starts = FRAME_STRIDE * np.arange(frames.shape[1])
+    if not (spec.gapless or spec.segments):
+        starts = frame_starts(int(numbers["samples"][row]), spec)
+        if len(starts) != frames.shape[1]:
+            return None
+    return float(numbers["start"][row]) + frame_centres(starts)
 
 
 def row_index(

@@ -19,7 +19,9 @@ import h5py
 import numpy as np
 
 from ..fingerprint import Fingerprint
+from ..frames import frame_centres
 from ..records import ClipFeatures
+from ..spec import FRAME_STRIDE, SAMPLE_RATE
 from ..version import __version__
 
 FORMAT = "exhubert-features"
@@ -50,7 +52,9 @@ AXES = {
 SUMS = "_sum64"  # added to the name of an array: the checksum of each of its vectors
 _README = (
     "Row k of every dataset belongs to id[k]. pooled[k, i, j] is layer layers[i], pool pools[j]; "
-    "logits[k] follows classes; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i]. "
+    "logits[k] follows classes; frames[i, frame_end[k-1]:frame_end[k]] is layer frame_layers[i], "
+    "and its frame t is at start[k] + frame_first + t * frame_shift seconds of the file, the "
+    "middle of what it hears, where these two attributes are. "
     "The _sum64 of a vector is the sum modulo 2^64 of its 32-bit words, zeros behind it, each "
     "times an odd number of its own: what splitmix64 gives from seed 0, the lowest bits set."
 )
@@ -193,6 +197,8 @@ def describe(file: h5py.File, fingerprint: Fingerprint, provenance: Mapping[str,
         with contextlib.suppress(metadata.PackageNotFoundError):  # stores open without torch
             software[name] = metadata.version(name)
     spec = fingerprint.spec
+    regular = spec.frame_layers and (spec.gapless or spec.segments)
+    first, shift = frame_centres(np.zeros(1))[0], FRAME_STRIDE / SAMPLE_RATE
     file.attrs.update(
         {
             "format": FORMAT,
@@ -203,6 +209,7 @@ def describe(file: h5py.File, fingerprint: Fingerprint, provenance: Mapping[str,
             "pools": list(spec.pools),
             "frame_layers": np.array(spec.frame_layers, dtype="<i8"),
             "classes": list(fingerprint.model.classes),
+            **({"frame_first": first, "frame_shift": shift} if regular else {}),
             "software": json.dumps(software),
             "machine": platform.machine(),
         }

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedStore, StoreError
-from ..files import move_into_place, publish, write_error, write_json
+from ..files import move_into_place, publish, write_error
+from ..stamps import write_json
 from .arrays import ShardReader
 from .catalog import (
     INDEX,

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import StoreError, UsageError
 from ..files import publish
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, PlannedClip
 from .catalog import load_catalog, next_number, read_shard, shard_path
+from .flight import KILLED, Flight, left_out
 from .journal import (
     append_events,
     clip_key,
@@ -34,6 +34,7 @@ from .journal import (
     renew_description,
 )
 from .opening import ShardTable
+from .progress import Report, WriteProgress
 from .rows import outstanding
 from .shard import ShardRows, dtype_of, encode, gather, shapes
 
@@ -83,33 +84,6 @@ class FeatureSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class WriteProgress:
-    """Where a write stands after one more clip."""
-
-    total: int  # clips asked for
-    present: int  # of these, already in the store when the run began
-    stored: int  # of these, done in this run
-    failed: int  # in this run
-    clip: PlannedClip | None  # the one just done; None for plain rows
-
-
-Report = Callable[[WriteProgress], None]
-
-
-@contextlib.contextmanager
-def bar(shown: bool) -> Iterator[Report]:
-    """Give what draws progress on stderr, or nothing."""
-    with tqdm(unit="clip", disable=not shown) as drawn:
-
-        def report(state: WriteProgress) -> None:
-            drawn.total = state.total - state.present if state.clip else None
-            drawn.set_postfix(failed=state.failed, refresh=False)
-            drawn.update()
-
-        yield report
-
-
 class Writer:
     """Collects clips and publishes shards. Any number of writers may share a store.
 
@@ -146,6 +120,7 @@ class Writer:
         self._fingerprint = fingerprint
         self._provenance = provenance or {}
         self._limits = limits or ShardLimits()
+        self._flight = Flight(store)
         create_store(store, fingerprint, self._provenance)
         self._owners: dict[str, str] = {}  # row id -> clip id
         self._rows: list[ClipFeatures] = []
@@ -221,7 +196,8 @@ class Writer:
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
             path = shard_path(self.store, self._next)
-            publish(encode(rows, self._fingerprint, self._provenance), path)
+            shard = encode(rows, self._fingerprint, self._provenance)
+            publish(shard, path, sweeping=False)  # create_store has swept
             # Whoever won: reading back finds a bad disk early, and the file still in memory.
             table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)
@@ -250,22 +226,24 @@ class Writer:
                 len(changed),
                 changed[0],
             )
-        known = read_journal(self.store).planned
+        journal = read_journal(self.store)
+        known = journal.planned
         if new := [clip for clip in wanted if known.get(clip.id) != clip.audio_sha256]:
             append_events(self.store, [planned(new)])
         for failure in extraction.rejected:
             self.fail(failure)
         present, done = len(clips) - len(wanted), Counter({False: len(extraction.rejected)})
-        # Lazily, so that what a second writer stored in the meantime is not extracted here too.
-        missing = (clip for clip in wanted if not self.has(clip.id, clip.audio_sha256))
-        for clip, result in extraction.results(missing):
-            done[self.add(clip, result)] += 1
-            report(
-                WriteProgress(
-                    total=len(clips), present=present, stored=done[True], failed=done[False],
-                    clip=clip,
-                )
-            )  # fmt: skip
+        killed = {one.id for one in journal.failures.values() if one.kind == KILLED}
+        self._flight.suspects |= killed - self._flight.guilty
+        with contextlib.closing(self._results(extraction, wanted)) as results:
+            for clip, result in results:
+                done[self.add(clip, result)] += 1
+                report(
+                    WriteProgress(
+                        total=len(clips), present=present, stored=done[True], failed=done[False],
+                        clip=clip,
+                    )
+                )  # fmt: skip
         self.flush()
         done_with = {clip.id for clip in wanted if self.has(clip.id, clip.audio_sha256)}
         if forgotten := [c.id for c in wanted if c.id not in done_with | self._failed]:
@@ -274,6 +252,29 @@ class Writer:
                 f"first {forgotten[0]!r}"
             )
         self._mend(clips)
+
+    def _results(
+        self, extraction: FeatureSource, wanted: Sequence[PlannedClip]
+    ) -> Generator[tuple[PlannedClip, Result], None, None]:
+        """Extract clips; those that were in hand when an earlier run was killed come last."""
+        if not wanted:
+            return
+        flight = self._flight
+        suspects = [clip for clip in wanted if clip.id in flight.suspects]
+        guilty = [clip for clip in wanted if clip.id in flight.guilty]
+        late = {clip.id for clip in (*suspects, *guilty)}
+        # Lazily, so that what a second writer stored in the meantime is not extracted here too.
+        missing = (clip for clip in wanted if not self.has(clip.id, clip.audio_sha256))
+        parts = [flight.watch(clip for clip in missing if clip.id not in late)]
+        parts += [flight.alone(clip) for clip in suspects]
+        with flight.begun():
+            for number, part in enumerate(parts):
+                for clip, result in extraction.results(part):
+                    yield clip, result
+                    flight.done(clip)
+                if number == 0 and suspects:
+                    self.flush()
+        yield from ((clip, left_out(clip)) for clip in guilty)
 
     def _take_rows(self, rows: Iterable[ClipFeatures | ClipFailure], report: Report) -> None:
         seen: set[str] = set()

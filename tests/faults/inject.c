@@ -78,7 +78,8 @@ static int next_call(const char *name, const char *path) {
     }
     if (kind != FAIL_FROM_HERE) return number == wanted ? kind : COUNT;
     /* A full disk: whatever needs room fails from there on, reading goes on. */
-    int needs_room = !strcmp(name, "write") || !strcmp(name, "truncate") || !strcmp(name, "mkdir");
+    int needs_room = !strcmp(name, "write") || !strcmp(name, "truncate") ||
+                     !strcmp(name, "mkdir") || !strcmp(name, "create");
     return wanted >= 0 && number >= wanted && needs_room ? kind : COUNT;
 }
 static void die(void) { kill(getpid(), SIGKILL); }
@@ -96,12 +97,14 @@ static void die(void) { kill(getpid(), SIGKILL); }
     if (fate == KILL_AFTER) die();                                                   \
     return result
 
+#define OPENS(flags) ((flags) & (O_CREAT | O_TRUNC) ? "create" : "open")
+
 #define OPEN(name)                                                                   \
     int name(const char *path, int flags, ...) {                                     \
         va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest);\
         REAL(name);                                                                  \
         if (!path_inside(AT_FDCWD, path)) return real(path, flags, mode);            \
-        GUARD(int, -1, "open", path, real(path, flags, mode));                       \
+        GUARD(int, -1, OPENS(flags), path, real(path, flags, mode));                 \
     }
 OPEN(open)
 OPEN(open64)
@@ -111,7 +114,7 @@ OPEN(open64)
         va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest);\
         REAL(name);                                                                  \
         if (!path_inside(folder, path)) return real(folder, path, flags, mode);      \
-        GUARD(int, -1, "open", path, real(folder, path, flags, mode));               \
+        GUARD(int, -1, OPENS(flags), path, real(folder, path, flags, mode));         \
     }
 OPENAT(openat)
 OPENAT(openat64)
@@ -119,17 +122,17 @@ OPENAT(openat64)
 FILE *fopen64(const char *path, const char *mode) {
     REAL(fopen64);
     if (!path_inside(AT_FDCWD, path)) return real(path, mode);
-    GUARD(FILE *, NULL, "fopen", path, real(path, mode));
+    GUARD(FILE *, NULL, *mode == 'r' ? "open" : "create", path, real(path, mode));
 }
 FILE *fopen(const char *path, const char *mode) {
     REAL(fopen);
     if (!path_inside(AT_FDCWD, path)) return real(path, mode);
-    GUARD(FILE *, NULL, "fopen", path, real(path, mode));
+    GUARD(FILE *, NULL, *mode == 'r' ? "open" : "create", path, real(path, mode));
 }
 DIR *opendir(const char *path) {
     REAL(opendir);
     if (!path_inside(AT_FDCWD, path)) return real(path);
-    GUARD(DIR *, NULL, "opendir", path, real(path));
+    GUARD(DIR *, NULL, "open", path, real(path));
 }
 
 #define WRITE(name, parameters, arguments, whole, half)                              \

@@ -3,12 +3,15 @@
 Started with ``inject.so`` preloaded, it imports the package once and forks for each run, so that
 a run costs milliseconds. Run by hand for every call of every command::
 
-    python tests/faults/server.py            # thousands of runs; ends with a table
-    python tests/faults/server.py merge pack # of these commands
+    python tests/faults/server.py                 # thousands of runs; ends with a table
+    python tests/faults/server.py merge pack      # of these commands
+    python tests/faults/server.py --kinds=power   # of these faults
+    python tests/faults/server.py --sample=20     # at so many places of each command
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import errno
 import os
@@ -18,19 +21,31 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from commands import Command
+    from power import Image
 
 HERE = Path(__file__).parent
+READS = {"open", "read"}
+ROOM = {"create", "write", "truncate", "mkdir"}
+CHANGES = ROOM | {"fsync", "rename", "link", "unlink", "rmdir", "chmod"}
+# What happens instead of a call, with which error, and to which calls: between two calls that
+# change something a kill finds what it finds at the second.
 KINDS = {
-    "kill before": (1, 0),
-    "kill after": (2, 0),
-    "EIO": (3, errno.EIO),
-    "ENOSPC from there on": (4, errno.ENOSPC),
-    "EMFILE": (3, errno.EMFILE),
-    "short write": (5, 0),
+    "kill": (1, 0, CHANGES),
+    "EIO": (3, errno.EIO, CHANGES | READS),
+    "ENOSPC from there on": (4, errno.ENOSPC, ROOM),
+    "EMFILE": (3, errno.EMFILE, {"open", "create"}),
+    "short write": (5, 0, {"write"}),
+    "power cut": (1, 0, CHANGES),  # what was not flushed is lost
+    "power cut, names first": (1, 0, CHANGES),  # the same, but names were flushed
 }
+POWER = [kind for kind in KINDS if kind.startswith("power")]
 KILLED, HUNG = -9, -14
 SECONDS = 60  # a run that takes longer hangs
 
@@ -40,7 +55,7 @@ class Run:
     """How one run ended: its exit code (negative: the signal) and what it said."""
 
     code: int
-    calls: int
+    calls: list[str]  # by name; of an undisturbed run
     output: str
     errors: str
 
@@ -68,10 +83,12 @@ def build(folder: Path) -> Path:
 
 
 def run(
-    arguments: Sequence[str], folder: Path, *, kind: int = 0, error: int = 0, at: int = -1
+    command: Command, folder: Path, said: Path, *, kind: int = 0, error: int = 0, at: int = -1
 ) -> Run:
-    """One command in a forked process, working in ``folder``, whose call ``at`` fails."""
-    said = folder.with_name(folder.name + ".said")
+    """One command in a forked process, working in ``folder``, whose call ``at`` fails.
+
+    What it says goes to files in the folder ``said``.
+    """
     said.mkdir(exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -80,14 +97,13 @@ def run(
         os.chdir(folder)
         os.environ["XDG_CACHE_HOME"] = str(said)
         library = ctypes.CDLL(None)
-        library.fault_arm(os.fsencode(folder), ctypes.c_long(at), kind, error, -1)
+        calls = os.open(said / "calls", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        library.fault_arm(os.fsencode(folder), ctypes.c_long(at), kind, error, calls)
         import signal
 
         signal.alarm(SECONDS)
-        from exhubert_features.cli import main
-
         try:
-            code = main(list(arguments))
+            code = command.program(list(command.arguments))
         except SystemExit as stopped:
             code = stopped.code if isinstance(stopped.code, int) else 1
         except BaseException:  # noqa: BLE001  what a user would see as a traceback
@@ -98,25 +114,37 @@ def run(
         sys.stdout.flush()
         sys.stderr.flush()
         library.fault_disarm()
-        (said / "calls").write_text(str(library.fault_count()))
         library.exit(code)  # with libraries' own handlers, where HDF5 writes what it still holds
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    calls = int((said / "calls").read_text()) if code >= 0 else 0
+    calls = [
+        line.split()[1] for line in (said / "calls").read_text("utf-8", "replace").splitlines()
+    ]
     texts = [(said / name).read_text(errors="replace") for name in ("output", "errors")]
     return Run(code, calls, *texts)
 
 
-def check(command: object, kind: str, call: int, scratch: Path) -> Iterator[Finding]:
-    """Run a command with one failing call, then again undisturbed; yield what does not hold."""
-    from commands import Command
-
-    assert isinstance(command, Command)
-    folder = scratch / "work"
+def prepare(command: Command, folder: Path) -> None:
+    """A fresh copy of what the command works on, as far as its words name it."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(command.prepared, folder, symlinks=True)
-    number, error = KINDS[kind]
-    first = run(command.arguments, folder, kind=number, error=error, at=call)
+    folder.mkdir()
+    for name in {word.split("/")[0] for word in command.arguments}:
+        if (command.prepared / name).exists():
+            shutil.copytree(command.prepared / name, folder / name, symlinks=True)
+
+
+def check(
+    command: Command, kind: str, call: int, scratch: Path, image: Image | None
+) -> Iterator[Finding]:
+    """Run a command with one failing call, then again undisturbed; yield what does not hold."""
+    folder, said = (image.folder if image else scratch) / "work", scratch / "said"
+    prepare(command, folder)
+    if image:
+        image.flush()
+    number, error, _ = KINDS[kind]
+    first = run(command, folder, said, kind=number, error=error, at=call)
+    if image:
+        image.cut(names_first=kind.endswith("names first"))
 
     def finding(what: str) -> Finding:
         return Finding(command.name, kind, call, what)
@@ -126,7 +154,7 @@ def check(command: object, kind: str, call: int, scratch: Path) -> Iterator[Find
         yield finding(f"a traceback: {last_words}")
     if first.code < 0 and first.code != KILLED:
         yield finding("hangs" if first.code == HUNG else f"dies of signal {-first.code}")
-    if first.code == KILLED and not kind.startswith("kill"):
+    if first.code == KILLED and not kind.startswith(("kill", "power")):
         yield finding("was killed, by nobody")
     if (
         first.code > 0
@@ -143,60 +171,81 @@ def check(command: object, kind: str, call: int, scratch: Path) -> Iterator[Find
             yield finding(f"ends with 0 and another result: {outcome!s:.300}")
         return
     try:
-        command.sound(folder)
+        command.sound(folder, first.output)
     except Exception as problem:  # noqa: BLE001  any problem is the finding
         yield finding(f"leaves something broken ({problem!r}) after: {last_words}")
         return
-    again = run(command.arguments_again, folder)
+    again = run(command, folder, said)
     try:
         outcome = command.outcome(folder)
     except Exception as problem:  # noqa: BLE001  any problem is the finding
         outcome = repr(problem)
-    done_already = again.code in (1, 2) and "exists" in again.errors and outcome == command.expected
-    if again.code != 0 and not done_already:
+    # What had failed after all was done, or named its failures (3), is not done over unasked.
+    there = again.code in (1, 2) and ("exists" in again.errors or "already" in again.errors)
+    done_already = there and (outcome == command.expected or first.code == 3)
+    if done_already:
+        return
+    if again.code != 0:
         yield finding(f"the next run ends with {again.code}: {again.errors[-400:]}")
     elif outcome != command.expected:
         yield finding(f"the next run gives another result: {outcome!s:.300}")
 
 
-def sweep(
-    names: Sequence[str], *, sample: int | None, scratch: Path, seed: int = 0
-) -> list[Finding]:
-    """Every kind of fault at every call of some commands, or at ``sample`` places of each."""
+def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> list[Finding]:
+    """The faults asked for at every call of some commands, or at a sample of places of each."""
     from commands import prepare_all
 
-    chance = random.Random(seed)
+    chance = random.Random(options.seed)
     findings: list[Finding] = []
-    runs: Counter[str] = Counter()
-    for command in prepare_all(scratch, names):
-        folder = scratch / "count"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(command.prepared, folder, symlinks=True)
-        undisturbed = run(command.arguments, folder)
+    for command in prepare_all(scratch, options.names):
+        prepare(command, scratch / "count")
+        undisturbed = run(command, scratch / "count", scratch / "said")
         if undisturbed.code:
             raise RuntimeError(f"{command.name} fails by itself: {undisturbed.errors}")
-        command.expected = command.outcome(folder)
-        places = [(kind, call) for kind in KINDS for call in range(undisturbed.calls)]
-        for kind, call in (
-            places if sample is None else chance.sample(places, min(sample, len(places)))
-        ):
-            found = list(check(command, kind, call, scratch))
-            runs[command.name] += 1
-            findings += found
-            for one in found:
+        command.expected = command.outcome(scratch / "count")
+        places = [
+            (kind, call)
+            for kind, (_, _, names) in KINDS.items()
+            if kind.startswith(options.kinds) and (image or kind not in POWER)
+            for call, name in enumerate(undisturbed.calls)
+            if name in names
+        ]
+        # A power cut behind the last call: what ended well is on the disk.
+        ends = [(kind, len(undisturbed.calls)) for kind in {kind for kind, _ in places} & {*POWER}]
+        places += sorted(ends)
+        if options.sample is not None:
+            places = chance.sample(places, min(options.sample, len(places)))
+        here = []
+        for kind, call in places:
+            for one in check(command, kind, call, scratch, image if kind in POWER else None):
+                here.append(one)
                 print(one, flush=True)
-    for name, count in runs.items():
-        broken = sum(one.command == name for one in findings)
-        print(f"{name}: {count:,} runs, {broken:,} findings", flush=True)
+        counts = Counter(kind for kind, _ in places)
+        said = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        print(
+            f"{command.name}: {len(undisturbed.calls):,} calls, {len(places):,} runs ({said}), "
+            f"{len(here):,} findings",
+            flush=True,
+        )
+        findings += here
     return findings
 
 
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="commands; all by default")
+    parser.add_argument("--sample", type=int, help="places of each command; all by default")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument("--kinds", type=lambda word: tuple(word.split(",")), default=("",),
+                        help="beginnings of the faults' names, such as kill,power")  # fmt: skip
+    return parser.parse_args()
+
+
 def main() -> int:
-    names = [name for name in sys.argv[1:] if not name.startswith("--")]
-    sample = next(
-        (int(word.split("=")[1]) for word in sys.argv if word.startswith("--sample=")), None
-    )
-    with tempfile.TemporaryDirectory() as scratch:
+    options = parse()
+    memory = Path("/dev/shm")  # where flushing takes no time
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as scratch:
         if "FAULTS_PRELOADED" not in os.environ:
             library = build(Path(scratch))
             paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -208,7 +257,16 @@ def main() -> int:
                 "HF_HUB_OFFLINE": "1",
             }
             return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
-        findings = sweep(names, sample=sample, scratch=Path(scratch))
+        from power import Image, missing
+
+        lacking = missing(Path(scratch))
+        image = None if lacking else Image(Path(scratch))
+        try:
+            findings = sweep(options, Path(scratch), image)
+        finally:
+            if image:
+                image.close()
+    print(f"no power cuts: {lacking}" if lacking else "with power cuts")
     print(f"{len(findings)} findings")
     return 1 if findings else 0
 

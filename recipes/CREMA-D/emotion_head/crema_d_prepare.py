@@ -20,5 +20,12 @@ def prepare_crema_d(data_folder, manifest, *options):
     int
         0, or what `exhubert prepare` ends with.
     """
-    words = ["prepare", "crema-d", str(data_folder), "-o", str(manifest), "--force"]
+    words = [
+        "prepare",
+        "crema-d",
+        str(data_folder),
+        "-o",
+        str(manifest),
+        "--force",
+    ]
     return main([*words, *options])

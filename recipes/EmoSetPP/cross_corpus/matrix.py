@@ -10,45 +10,62 @@ are left out of the cell, which says how many classes are left.
 """
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
-
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from exhubert_features import FeatureStore
 from exhubert_features.errors import UsageError
 from exhubert_features.evaluation import LabelOptions, SplitOptions
 from exhubert_features.evaluation.labels import store_rows
+from exhubert_features.files import publish
 from exhubert_features.heads import evaluate, train
+from hyperpyyaml import load_hyperpyyaml
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-COLUMNS = ("train", "test", "uar", "low", "high", "clips", "classes", "chance", "left_out")
+import speechbrain as sb
+
+COLUMNS = (
+    "train",
+    "test",
+    "uar",
+    "low",
+    "high",
+    "clips",
+    "classes",
+    "chance",
+    "left_out",
+)
 
 
 def parse_stores(words):
-    """``[emodb:features/emodb, ...]`` as a path by name, two at least."""
+    """Read ``[emodb:features/emodb, esd:features/esd]``: a path by name, two at least."""
     pairs = [str(word).partition(":") for word in words]
     stores = {name: path for name, _, path in pairs if name and path}
     if len(stores) < max(2, len(pairs)):
         raise UsageError(
-            f"the stores are {words}", expected="NAME:STORE, two at least, each name once"
+            f"the stores are {words}",
+            expected="NAME:STORE, two at least, each name once",
         )
     return stores
 
 
 def parse_renames(words):
-    """``[excitement:happiness, ...]`` as the new label by the old; nothing leaves it out."""
-    return {old: new for old, _, new in (str(word).partition(":") for word in words)}
+    """Read ``[excitement:happiness]``: the new label by the old; nothing leaves it out."""
+    return {
+        old: new for old, _, new in (str(word).partition(":") for word in words)
+    }
 
 
 def make_cells(stores, hparams):
     """One cell, a dict with COLUMNS, for each pair of corpora, row by row."""
     renames = parse_renames(hparams["rename"])
     target = hparams["target"]
-    labels = {name: labels_of(path, target, renames) for name, path in stores.items()}
+    labels = {
+        name: labels_of(path, target, renames) for name, path in stores.items()
+    }
     for name, path in stores.items():
         trained = train(
             path,
@@ -59,11 +76,15 @@ def make_cells(stores, hparams):
             corpus=name,
             seed=hparams["seed"],
         )
-        trained.save(Path(hparams["output_folder"]) / "heads" / name, force=True)
+        trained.save(
+            Path(hparams["output_folder"]) / "heads" / name, force=True
+        )
         classes = set(trained.head.config.classes)
         for other, store in stores.items():
             if other == name:
-                yield cell(name, other, trained.evaluation, labels[other], set())
+                yield cell(
+                    name, other, trained.evaluation, labels[other], set()
+                )
                 continue
             common, unknown = labels[other] & classes, labels[other] - classes
             if len(common) < 2:
@@ -72,7 +93,9 @@ def make_cells(stores, hparams):
             found = evaluate(
                 trained.head,
                 store,
-                joining=LabelOptions(mapping={**renames, **dict.fromkeys(unknown, "")}),
+                joining=LabelOptions(
+                    mapping={**renames, **dict.fromkeys(unknown, "")}
+                ),
                 corpus=other,
                 seed=hparams["seed"],
             )
@@ -110,7 +133,9 @@ def words(found):
     """``61.2 (55.0 to 67.1), 5 classes``."""
     if found["uar"] == "":
         return f"{found['classes']} classes in common"
-    uar, low, high = (f"{100 * found[name]:.1f}" for name in ("uar", "low", "high"))
+    uar, low, high = (
+        f"{100 * found[name]:.1f}" for name in ("uar", "low", "high")
+    )
     return f"{uar} ({low} to {high}), {found['classes']} classes"
 
 
@@ -123,28 +148,50 @@ def draw(cells, names):
     for y, row in enumerate(names):
         for x, column in enumerate(names):
             found = by_pair[row, column]
-            made = (found["uar"] - found["chance"]) / (1 - found["chance"]) if found["clips"] else 0
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(0, 0.45, 0.7, max(0, 0.85 * made))))
+            made = (
+                (found["uar"] - found["chance"]) / (1 - found["chance"])
+                if found["clips"]
+                else 0
+            )
+            axes.add_patch(
+                Rectangle(
+                    (x, y), 1, 1, facecolor=(0, 0.45, 0.7, max(0, 0.85 * made))
+                )
+            )
             lines = words(found).replace(" (", "\n(").replace(", ", "\n")
-            axes.text(x + 0.5, y + 0.5, lines, ha="center", va="center", fontsize=9)
+            axes.text(
+                x + 0.5, y + 0.5, lines, ha="center", va="center", fontsize=9
+            )
     places = [place + 0.5 for place in range(len(names))]
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
-    axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="tested on", ylabel="trained on")
+    axes.set(
+        xlim=(0, len(names)),
+        ylim=(len(names), 0),
+        xlabel="tested on",
+        ylabel="trained on",
+    )
     axes.set_title("UAR in %, 95 % interval over speakers", fontsize=10)
     return figure
 
 
 def write(cells, names, folder):
     """matrix.csv, matrix.json, matrix.md and matrix.png."""
-    draw(cells, names).savefig(folder / "matrix.png", dpi=150)
-    with (folder / "matrix.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
-    (folder / "matrix.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
     text = "\n".join(markdown(cells, names)) + "\n"
-    (folder / "matrix.md").write_text(text, encoding="utf-8")
+    files = {
+        "csv": table.getvalue(),
+        "json": json.dumps(cells, indent=1) + "\n",
+        "md": text,
+    }
+    for suffix, content in files.items():
+        publish(content.encode(), folder / f"matrix.{suffix}", replace=True)
+    picture = io.BytesIO()
+    draw(cells, names).savefig(picture, dpi=150)
+    publish(picture.getbuffer(), folder / "matrix.png", replace=True)
     print(text)
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 def table(paths):
     """Lines of the table."""
-    runs = {str(Path(path).parent.name): json.loads(Path(path).read_text()) for path in paths}
+    runs = {
+        str(Path(path).parent.name): json.loads(Path(path).read_text())
+        for path in paths
+    }
     corpora = sorted({name for run in runs.values() for name in run["corpora"]})
     yield f"| run | held out | {' | '.join(corpora)} | mean |"
     yield "|" + "---|" * (len(corpora) + 3)

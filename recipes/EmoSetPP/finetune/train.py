@@ -15,15 +15,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import speechbrain as sb
 import torch
-from emosetpp_prepare import parse_corpora, prepare_emosetpp, read_items, write_parts
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
-from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import run_on_main
-
+from emosetpp_prepare import (
+    parse_corpora,
+    prepare_emosetpp,
+    read_items,
+    write_parts,
+)
 from exhubert_features.audio import read_audio
 from exhubert_features.checkpoint import save_checkpoint
 from exhubert_features.errors import UsageError
@@ -33,7 +31,15 @@ from exhubert_features.evaluation.metrics import (
     confusion_matrix,
     unweighted_average_recall,
 )
+from exhubert_features.files import publish, temporary_folder
 from exhubert_features.spec import CLASSES, SAMPLE_RATE
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
+from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.distributed import run_on_main
 
 CROPS = ("first", "centre", "random")
 
@@ -42,15 +48,22 @@ class SixClassBrain(sb.Brain):
     """Waveforms to logits of the six classes."""
 
     def compute_forward(self, batch, stage):
+        """Run the batch through the model."""
         wavs, lengths = batch.to(self.device).sig
         return self.modules.exhubert(wavs, lengths).logits
 
     def compute_objectives(self, logits, batch, stage):
+        """Compute the loss, and keep what was answered."""
         if stage is not sb.Stage.TRAIN:
-            self.guesses += zip(batch.id, logits.argmax(dim=-1).tolist(), strict=True)
-        return torch.nn.functional.cross_entropy(logits.float(), batch.target.data.squeeze(1))
+            self.guesses += zip(
+                batch.id, logits.argmax(dim=-1).tolist(), strict=True
+            )
+        return torch.nn.functional.cross_entropy(
+            logits.float(), batch.target.data.squeeze(1)
+        )
 
     def init_optimizers(self):
+        """Make one optimizer for the encoder and one for the classifier."""
         head, encoder = [], []
         for name, weight in self.hparams.exhubert.named_parameters():
             if weight.requires_grad:
@@ -64,20 +77,32 @@ class SixClassBrain(sb.Brain):
             self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
 
     def on_stage_start(self, stage, epoch=None):
+        """Forget the answers of the stage before."""
         self.guesses = []
         if stage is sb.Stage.TRAIN:
-            self.sampler.set_epoch(epoch)  # Brain does so for samplers of its own only
+            self.sampler.set_epoch(
+                epoch
+            )  # Brain does so for samplers of its own only
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage; after validation keep the best checkpoint."""
         if stage is sb.Stage.TRAIN:
             self.train_loss = stage_loss
             return
         items = self.parts["valid" if stage is sb.Stage.VALID else "test"]
-        recalls = {name: uar(*answers) for name, answers in by_corpus(items, self.guesses).items()}
-        stats = {"loss": stage_loss, "UAR": float(np.mean(list(recalls.values())))}
+        recalls = {
+            name: uar(*answers)
+            for name, answers in by_corpus(items, self.guesses).items()
+        }
+        stats = {
+            "loss": stage_loss,
+            "UAR": float(np.mean(list(recalls.values()))),
+        }
         if stage is sb.Stage.VALID:
             self.hparams.train_logger.log_stats(
-                {"epoch": epoch}, train_stats={"loss": self.train_loss}, valid_stats=stats
+                {"epoch": epoch},
+                train_stats={"loss": self.train_loss},
+                valid_stats=stats,
             )
             self.checkpointer.save_and_keep_only(meta=stats, max_keys=["UAR"])
         else:
@@ -100,14 +125,18 @@ def by_corpus(items, guesses):
 
 def uar(truth, guess, speakers):
     """Mean recall of the classes that are there."""
-    return float(unweighted_average_recall(confusion_matrix(truth, guess, len(CLASSES))))
+    return float(
+        unweighted_average_recall(confusion_matrix(truth, guess, len(CLASSES)))
+    )
 
 
 def write_results(hparams, items, guesses):
     """results.json: each corpus' UAR with its interval over speakers, and the mean."""
     corpora = {}
     for name, (truth, guess, speakers) in by_corpus(items, guesses).items():
-        figures = classification_figures(truth, guess, groups=speakers, classes=CLASSES)
+        figures = classification_figures(
+            truth, guess, groups=speakers, classes=CLASSES
+        )
         corpora[name] = {
             "uar": figures["uar"].value,
             "interval": [figures["uar"].low, figures["uar"].high],
@@ -116,14 +145,24 @@ def write_results(hparams, items, guesses):
             "absent_classes": list(absent_classes(truth, CLASSES)),
         }
     results = {
-        "mean_uar": float(np.mean([found["uar"] for found in corpora.values()])),
+        "mean_uar": float(
+            np.mean([found["uar"] for found in corpora.values()])
+        ),
         "corpora": corpora,
         "held_out": hparams.held_out,
         "epoch": hparams.epoch_counter.current,
         "source": str(hparams.source),
     }
-    text = json.dumps(results, indent=1) + "\n"
-    (Path(hparams.output_folder) / "results.json").write_text(text)
+    content = (json.dumps(results, indent=1) + "\n").encode()
+    publish(content, Path(hparams.output_folder) / "results.json", replace=True)
+
+
+def export(hparams):
+    """Write the model; that of an earlier run goes when this one is on the disk."""
+    with temporary_folder(
+        Path(hparams["output_folder"]) / "model", replace=True
+    ) as folder:
+        save_checkpoint(hparams["exhubert"].model, folder)
 
 
 def balanced_weights(items, balance):
@@ -134,7 +173,8 @@ def balanced_weights(items, balance):
     there = Counter((item["corpus"], item["label6"]) for item in items.values())
     classes = Counter(corpus for corpus, _ in there)
     return [
-        (classes[item["corpus"]] * there[item["corpus"], item["label6"]]) ** -balance
+        (classes[item["corpus"]] * there[item["corpus"], item["label6"]])
+        ** -balance
         for item in items.values()
     ]
 
@@ -152,17 +192,21 @@ def cut(wave, samples, crop):
 def make_dataset(items, crop, seconds):
     """Items to waveforms of ``seconds`` at most; shorter ones are padded by the preprocessing."""
     if crop not in CROPS:
-        raise UsageError(f"the crop is {crop!r}", expected=f"one of {', '.join(CROPS)}")
+        raise UsageError(
+            f"the crop is {crop!r}", expected=f"one of {', '.join(CROPS)}"
+        )
 
     @takes("wav", "start", "end")
     @provides("sig")
     def audio(wav, start, end):
+        """Read the audio of a clip."""
         wave = read_audio(wav, start=start, end=end)
         return torch.from_numpy(cut(wave, int(seconds * SAMPLE_RATE), crop))
 
     @takes("label6")
     @provides("target")
     def target(number):
+        """Give the index of its class."""
         return torch.tensor([int(number)])
 
     whole = {"start": 0.0, "end": None}
@@ -192,10 +236,17 @@ if __name__ == "__main__":
         },
     )
     parts = read_items(corpora, manifests, hparams["held_out"])
-    run_on_main(write_parts, args=[parts, Path(hparams["output_folder"]) / "parts.json"])
-    crops = {"train": hparams["crop"], "valid": hparams["test_crop"], "test": hparams["test_crop"]}
+    run_on_main(
+        write_parts, args=[parts, Path(hparams["output_folder"]) / "parts.json"]
+    )
+    crops = {
+        "train": hparams["crop"],
+        "valid": hparams["test_crop"],
+        "test": hparams["test_crop"],
+    }
     datasets = {
-        part: make_dataset(items, crops[part], hparams["seconds"]) for part, items in parts.items()
+        part: make_dataset(items, crops[part], hparams["seconds"])
+        for part, items in parts.items()
     }
     brain = SixClassBrain(
         modules=hparams["modules"],
@@ -219,7 +270,6 @@ if __name__ == "__main__":
         valid_loader_kwargs=options,
     )
     brain.evaluate(datasets["test"], max_key="UAR", test_loader_kwargs=options)
-    model = Path(hparams["output_folder"]) / "model"
-    run_on_main(save_checkpoint, args=[hparams["exhubert"].model, model])
+    run_on_main(export, args=[hparams])
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # else gloo may abort while Python shuts down

@@ -14,21 +14,26 @@ import sys
 from pathlib import Path
 
 import ruamel.yaml
-import speechbrain as sb
+from exhubert_features.cli import main
 from hyperpyyaml import load_hyperpyyaml
 
-from exhubert_features.cli import main
+import speechbrain as sb
 
-LEFT_OUT = 3  # exit code of a stage that left clips out, which `lenient` accepts
+LEFT_OUT = (
+    3  # exit code of a stage that left clips out, which `lenient` accepts
+)
 
 
 def read_hparams(path, overrides):
     """The overlay's lines and the command line's over those of its base."""
     yaml = ruamel.yaml.YAML(typ="safe")
-    overlay = yaml.load(path.read_text(encoding="utf-8"))
-    base = path.parent / overlay.pop("base")
+    hparams = yaml.load(path.read_text(encoding="utf-8"))
+    base = path.parent / hparams["base"]
+    overlay = {name: value for name, value in hparams.items() if name != "base"}
     with base.open(encoding="utf-8") as stream:
-        return load_hyperpyyaml(stream, {**overlay, **(yaml.load(overrides) or {})})
+        return load_hyperpyyaml(
+            stream, {**overlay, **(yaml.load(overrides) or {})}
+        )
 
 
 def preparation(folder, name):
@@ -45,18 +50,39 @@ def stages(hparams):
     output = Path(hparams["output_folder"])
     features = str(output / "features")
     yield [
-        *("extract", str(output / "manifest.csv"), "--data-root", str(hparams["data_folder"])),
-        *("-o", features, "--model", str(hparams["source"]), "--pools", hparams["pools"]),
+        *(
+            "extract",
+            str(output / "manifest.csv"),
+            "--data-root",
+            str(hparams["data_folder"]),
+        ),
+        *(
+            "-o",
+            features,
+            "--model",
+            str(hparams["source"]),
+            "--pools",
+            hparams["pools"],
+        ),
         *("--precision", hparams["precision"], "--device", hparams["device"]),
     ]
-    task = ["--target", hparams["target"], f"--{hparams['division']}", hparams["column"]]
+    division = hparams["division"]
+    task = ["--target", hparams["target"], f"--{division}", hparams["column"]]
     task += [word for pair in hparams["rename"] for word in ("--map", pair)]
     task += ["--shared-groups"] if hparams["shared_speakers"] else []
     task += ["--drop-unlabelled"] if hparams["lenient"] else []
     task += ["--seed", str(hparams["seed"])]
     yield ["probe", features, *task, "-o", str(output / "probe")]
     fitting = ["--head", hparams["head"], "--epochs", str(hparams["epochs"])]
-    yield ["train", features, *task, *fitting, "-o", str(output / "head"), "--force"]
+    yield [
+        "train",
+        features,
+        *task,
+        *fitting,
+        "-o",
+        str(output / "head"),
+        "--force",
+    ]
 
 
 def run(hparams, folder):
@@ -64,7 +90,9 @@ def run(hparams, folder):
     output = Path(hparams["output_folder"])
     output.mkdir(parents=True, exist_ok=True)
     options = ["--lenient"] if hparams["lenient"] else []
-    options += ["--labels", ",".join(hparams["labels"])] if hparams["labels"] else []
+    options += (
+        ["--labels", ",".join(hparams["labels"])] if hparams["labels"] else []
+    )
     prepare = preparation(folder, hparams["prepare"])
     code = prepare(hparams["data_folder"], output / "manifest.csv", *options)
     for arguments in stages(hparams):

@@ -10,12 +10,12 @@ again, and an interrupted run goes on where it stopped.
 import sys
 from pathlib import Path
 
-import speechbrain as sb
+from exhubert_features.spec import parse_layers
 from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-
-from exhubert_features.spec import parse_layers
 
 logger = get_logger(__name__)
 
@@ -34,8 +34,12 @@ def cache_features(hparams, device):
     store = extraction.write(hparams["store"], progress=True)
     for failure in store.failures:
         logger.warning(f"{failure.id} has no features: {failure.reason}")
-    logger.info(f"{len(store)} rows in {store.path}, {len(store.failures)} clips failed")
-    hparams["train_logger"].log_stats({"rows": len(store), "failed": len(store.failures)})
+    logger.info(
+        f"{len(store)} rows in {store.path}, {len(store.failures)} clips failed"
+    )
+    hparams["train_logger"].log_stats(
+        {"rows": len(store), "failed": len(store.failures)}
+    )
     return len(store.failures)
 
 
@@ -49,4 +53,10 @@ if __name__ == "__main__":
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    sys.exit(3 if run_on_main(cache_features, args=[hparams, run_opts["device"] or "auto"]) else 0)
+    sys.exit(
+        3
+        if run_on_main(
+            cache_features, args=[hparams, run_opts["device"] or "auto"]
+        )
+        else 0
+    )

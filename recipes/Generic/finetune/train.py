@@ -14,31 +14,37 @@ import sys
 from pathlib import Path
 from string import Template
 
-import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.utils.data_pipeline import provides, takes
-
 from exhubert_features.audio import read_audio
 from exhubert_features.checkpoint import save_checkpoint
 from exhubert_features.errors import AudioError
 from exhubert_features.evaluation import join_labels
-from exhubert_features.evaluation.metrics import confusion_matrix, unweighted_average_recall
+from exhubert_features.evaluation.metrics import (
+    confusion_matrix,
+    unweighted_average_recall,
+)
 from exhubert_features.evaluation.splits import make_protocol
 from exhubert_features.extraction.planning import plan_clips
+from exhubert_features.files import temporary_folder
 from exhubert_features.spec import SAMPLE_RATE
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.data_pipeline import provides, takes
 
 
 class EmotionBrain(sb.Brain):
     """Waveforms to class logits."""
 
     def compute_forward(self, batch, stage):
+        """Run the batch through the model."""
         wavs, lengths = batch.to(self.device).sig
         return self.modules.exhubert(wavs, lengths).logits
 
     def compute_objectives(self, logits, batch, stage):
+        """Compute the loss, and keep what was answered."""
         truth = batch.label.data.squeeze(1)
         if stage is not sb.Stage.TRAIN:
             self.truth.append(truth.cpu())
@@ -46,6 +52,7 @@ class EmotionBrain(sb.Brain):
         return torch.nn.functional.cross_entropy(logits.float(), truth)
 
     def init_optimizers(self):
+        """Make one optimizer for the encoder and one for the classifier."""
         head, encoder = [], []
         for name, weight in self.hparams.exhubert.named_parameters():
             if weight.requires_grad:
@@ -58,18 +65,28 @@ class EmotionBrain(sb.Brain):
             self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
 
     def on_stage_start(self, stage, epoch=None):
+        """Forget the answers of the stage before."""
         self.truth, self.predictions = [], []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log the stage; after validation keep the best checkpoint."""
         if stage is sb.Stage.TRAIN:
             self.train_loss = stage_loss
             return
-        truth, predictions = torch.cat(self.truth).numpy(), torch.cat(self.predictions).numpy()
+        truth, predictions = (
+            torch.cat(self.truth).numpy(),
+            torch.cat(self.predictions).numpy(),
+        )
         counts = confusion_matrix(truth, predictions, len(self.hparams.classes))
-        stats = {"loss": stage_loss, "UAR": float(unweighted_average_recall(counts))}
+        stats = {
+            "loss": stage_loss,
+            "UAR": float(unweighted_average_recall(counts)),
+        }
         if stage is sb.Stage.VALID:
             self.hparams.train_logger.log_stats(
-                {"epoch": epoch}, train_stats={"loss": self.train_loss}, valid_stats=stats
+                {"epoch": epoch},
+                train_stats={"loss": self.train_loss},
+                valid_stats=stats,
             )
             self.checkpointer.save_and_keep_only(meta=stats, max_keys=["UAR"])
         else:
@@ -86,14 +103,21 @@ def make_datasets(hparams):
             remedy="Repair them or take them out of the manifest",
         )
     labels = join_labels(
-        [{"id": clip.id, "file": clip.file, **clip.meta} for clip in plan.clips],
+        [
+            {"id": clip.id, "file": clip.file, **clip.meta}
+            for clip in plan.clips
+        ],
         target=hparams["target"],
         group=hparams["group"],
         split=hparams["split"],
         classes=hparams["classes"],
     )
     fold = make_protocol(labels, seed=hparams["seed"]).folds[hparams["fold"]]
-    parts = {"train": fold.inner[0].train, "valid": fold.inner[0].held, "test": fold.test}
+    parts = {
+        "train": fold.inner[0].train,
+        "valid": fold.inner[0].held,
+        "test": fold.test,
+    }
 
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(hparams["classes"])
@@ -102,18 +126,29 @@ def make_datasets(hparams):
     @takes("file", "start", "end")
     @provides("sig")
     def audio(file, start, end):
+        """Read the audio of a clip."""
         wave = torch.from_numpy(read_audio(file, start=start, end=end))
         return wave[: int(hparams["seconds"] * SAMPLE_RATE)]
 
     @takes("class")
     @provides("label")
     def label(name):
+        """Give the index of its class."""
         return encoder.encode_label_torch(name)
 
     def dataset(positions):
-        clips = [(plan.clips[labels.rows[i]], labels.classes[labels.values[i]]) for i in positions]
+        """Make the dataset of some rows."""
+        clips = [
+            (plan.clips[labels.rows[i]], labels.classes[labels.values[i]])
+            for i in positions
+        ]
         items = {
-            clip.id: {"file": clip.file, "start": clip.start, "end": clip.end, "class": name}
+            clip.id: {
+                "file": clip.file,
+                "start": clip.start,
+                "end": clip.end,
+                "class": name,
+            }
             for clip, name in clips
         }
         return DynamicItemDataset(items, [audio, label], ["id", "sig", "label"])
@@ -123,13 +158,16 @@ def make_datasets(hparams):
 
 def export(hparams):
     """Write the model and, beside it, what foreign_class() looks for."""
-    folder = Path(hparams["output_folder"]) / "model"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run with the same output folder
-    save_checkpoint(hparams["exhubert"].model, folder)
+    final = Path(hparams["output_folder"]) / "model"
     inference = Path(__file__).parent / "inference"
-    text = Template((inference / "hyperparams.yaml").read_text())
-    (folder / "hyperparams.yaml").write_text(text.substitute(preprocess=hparams["preprocess"]))
-    shutil.copy(inference / "custom.py", folder)
+    text = Template((inference / "hyperparams.template").read_text())
+    # That of an earlier run with the same output folder goes when this one is on the disk.
+    with temporary_folder(final, replace=True) as folder:
+        save_checkpoint(hparams["exhubert"].model, folder)
+        (folder / "hyperparams.yaml").write_text(
+            text.substitute(preprocess=hparams["preprocess"])
+        )
+        shutil.copy(inference / "custom.py", folder)
 
 
 if __name__ == "__main__":
@@ -157,7 +195,9 @@ if __name__ == "__main__":
         valid_loader_kwargs=hparams["dataloader_options"],
     )
     brain.evaluate(
-        datasets["test"], max_key="UAR", test_loader_kwargs=hparams["dataloader_options"]
+        datasets["test"],
+        max_key="UAR",
+        test_loader_kwargs=hparams["dataloader_options"],
     )
     sb.utils.distributed.run_on_main(export, args=[hparams])
     if torch.distributed.is_initialized():

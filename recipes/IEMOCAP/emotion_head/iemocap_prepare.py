@@ -20,5 +20,12 @@ def prepare_iemocap(data_folder, manifest, *options):
     int
         0, or what `exhubert prepare` ends with.
     """
-    words = ["prepare", "iemocap", str(data_folder), "-o", str(manifest), "--force"]
+    words = [
+        "prepare",
+        "iemocap",
+        str(data_folder),
+        "-o",
+        str(manifest),
+        "--force",
+    ]
     return main([*words, *options])

@@ -20,5 +20,12 @@ def prepare_meld(data_folder, manifest, *options):
     int
         0, or what `exhubert prepare` ends with.
     """
-    words = ["prepare", "meld", str(data_folder), "-o", str(manifest), "--force"]
+    words = [
+        "prepare",
+        "meld",
+        str(data_folder),
+        "-o",
+        str(manifest),
+        "--force",
+    ]
     return main([*words, *options])

@@ -11,4 +11,6 @@ class CustomInterface(EmotionClassifier):
     def __init__(self, modules=None, hparams=None, **options):
         # foreign_class(savedir=...) runs a link to this file; the weights are not linked.
         source = hparams["source"] or str(Path(__file__).resolve().parent)
-        super().__init__({"exhubert": hparams["lobe"](source=source)}, hparams, **options)
+        super().__init__(
+            {"exhubert": hparams["lobe"](source=source)}, hparams, **options
+        )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ..spec import FRAME_STRIDE, MINIMUM_SAMPLES, SAMPLE_RATE, ExtractionSpec
+import numpy as np
+
+from .spec import FRAME_STRIDE, MINIMUM_SAMPLES, SAMPLE_RATE, ExtractionSpec
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ def plan_windows(
 
     With ``spec.segments`` every window is a row of its own and all its frames count. Otherwise,
     where windows overlap, each counts the frames on its side of the overlap's middle, which
-    lie further inside it and have heard more of their surroundings. The last window's frames
-    need not fall on the grid of the others: then a frame counts when it starts at least one
-    stride after the last that counted. So the counted frames are one stride apart, and at
-    most two (2.25 with windows of odd lengths) where windows meet.
+    lie further inside it and have heard more of their surroundings.
+
+    With ``spec.gapless`` windows start where frames do, soon enough for the next frame to be
+    there when one window has no more of them, and the frames of a clip are those it has in one
+    piece, one stride apart from its start to its end. Without, windows start every hop and the
+    last one ends with the clip: its frames need not fall on the grid of the others, and one
+    counts when it starts at least one stride after the last that counted. Then frames are up to
+    two strides apart (2.25 with windows of odd lengths) where windows meet.
 
     Parameters
     ----------
@@ -71,6 +78,8 @@ def plan_windows(
     frames = frame_count(bounds[0][1] - bounds[0][0])
     if spec.segments:
         return tuple(Window(start, stop, 0, frames) for start, stop in bounds)
+    if spec.gapless:
+        return _plan_gapless(samples, spec, frames, frame_count(samples))
     planned: list[Window] = []
     free = 0  # the earliest sample at which the next counted frame may start
     for index, (start, stop) in enumerate(bounds):
@@ -83,6 +92,47 @@ def plan_windows(
         if frame_stop > frame_start:
             free = start + frame_stop * FRAME_STRIDE
     return tuple(planned)
+
+
+def _plan_gapless(
+    samples: int, spec: ExtractionSpec, frames: int, total: int
+) -> tuple[Window, ...]:
+    """Windows of so many frames that hold all frames of the clip, each counted once."""
+    window, hop = _window_samples(spec)
+    step = max(1, min(hop // FRAME_STRIDE, frames))
+    firsts = [*range(0, total - frames, step), total - frames]  # of each window, its first frame
+    middles = [(after + before + frames) // 2 for before, after in pairwise(firsts)]
+    return tuple(
+        Window(first * FRAME_STRIDE, min(first * FRAME_STRIDE + window, samples), *counted)
+        for first, begin, end in zip(firsts, [0, *middles], [*middles, total], strict=True)
+        for counted in [(begin - first, end - first)]
+    )
+
+
+def frame_starts(samples: int, spec: ExtractionSpec) -> np.ndarray:
+    """Tell where the counted frames of a clip that is one row begin.
+
+    Parameters
+    ----------
+    samples
+        Length of the clip at 16 kHz.
+    spec
+        What it was extracted with.
+
+    Returns
+    -------
+    np.ndarray
+        (T,) samples since the clip's start.
+    """
+    planned = plan_windows(
+        samples, spec, lambda count: (count - MINIMUM_SAMPLES) // FRAME_STRIDE + 1
+    )
+    return np.concatenate(
+        [
+            part.start + FRAME_STRIDE * np.arange(part.frame_start, part.frame_stop)
+            for part in planned
+        ]
+    )
 
 
 def expected_size(

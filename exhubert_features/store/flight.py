@@ -1,0 +1,105 @@
+"""What a writer has in hand, for the next to know should it be killed: one bad clip kills once.
+
+A clip that takes more memory than there is, or crashes a decoder, kills the process without a
+word, and would again. So what was in hand at a kill is left to the end and done one by one; a
+clip that was alone in hand at a kill is the one, and is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from ..files import abandoned_files, temporary_file
+from ..records import ClipFailure, PlannedClip
+
+KILLED = "killed"  # the kind of a failure
+_NAME = "in-hand"
+_MOST = 1000  # clips noted: an extraction holds some hundred; another source may take all at once
+
+
+class Flight:
+    """Clips in hand, noted in a file that outlasts its writer only when that is killed.
+
+    Parameters
+    ----------
+    store
+        Folder of the store; what killed writers have left there is read at once, as the next
+        sweep deletes it.
+
+    Attributes
+    ----------
+    suspects
+        Ids of clips that were in hand at a kill.
+    guilty
+        Ids of clips that were alone in hand at a kill.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._path = store / _NAME
+        self._descriptor = -1
+        self._hand: dict[str, None] = {}
+        self._alone = ""
+        noted = [_read(path) for path in abandoned_files(self._path)]
+        self.guilty = {alone for alone, _ in noted if alone}
+        self.suspects = {name for _, hand in noted for name in hand} - self.guilty
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Keep the file meanwhile."""
+        held = contextlib.ExitStack()
+        self._descriptor, _ = held.enter_context(temporary_file(self._path))
+        self._note()
+        try:
+            yield
+        finally:  # not told of errors of the work that went on: they are none of this file's
+            held.close()
+
+    def watch(self, clips: Iterable[PlannedClip]) -> Iterator[PlannedClip]:
+        """Hand clips on, each noted before it is begun."""
+        for clip in clips:
+            self._hand[clip.id] = None
+            self._note()
+            yield clip
+
+    def alone(self, clip: PlannedClip) -> Iterator[PlannedClip]:
+        """Hand on one clip, while no other is in hand."""
+        self._alone = clip.id
+        self._note()
+        yield clip
+
+    def done(self, clip: PlannedClip) -> None:
+        """Forget a clip that is through; the next note leaves it out."""
+        self._hand.pop(clip.id, None)
+        self.suspects.discard(clip.id)
+        if self._alone:
+            self._alone = ""
+            self._note()
+
+    def _note(self) -> None:
+        hand = [*self.suspects, *islice(reversed(self._hand), _MOST)]
+        text = json.dumps({"alone": self._alone, "hand": hand}).encode()
+        with contextlib.suppress(OSError):  # it helps after a kill; nothing rests on it
+            os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
+
+
+def left_out(clip: PlannedClip) -> ClipFailure:
+    """Give the failure of a clip that killed the process."""
+    return clip.failure(
+        KILLED,
+        f"{clip.file or clip.id} was alone in work when the process was killed, most likely for "
+        "want of memory, and is left out. Cut it into parts with start and end columns in a "
+        "manifest, or run the same command again to try it once more.",
+    )
+
+
+def _read(path: Path) -> tuple[str, list[str]]:
+    try:
+        noted = json.loads(path.read_bytes())
+        return str(noted["alone"]), [str(name) for name in noted["hand"]]
+    except (OSError, ValueError, KeyError, TypeError):  # killed while it noted
+        return "", []
