@@ -158,10 +158,13 @@ def test_it_is_the_plain_command(
     undisturbed: FeatureStore,
     machines: Any,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # with relative paths, which actors take as they are meant
+    (tmp_path / "audio").symlink_to(corpus)
     store = tmp_path / "store"
-    command = ["extract", str(corpus), "-o", str(store), *options, "--engine", "ray"]
+    command = ["extract", "audio", "-o", "store", *options, "--engine", "ray"]
     assert main([*command, "--actors", "2"]) == 3
     require_same(store, undisturbed)
     said = capsys.readouterr()
@@ -275,6 +278,45 @@ def test_what_ends_a_run_at_once(run: Run, tmp_path: Path) -> None:
         extract_on_ray({"a": np.zeros(16_000)}, run.job)
 
 
+def test_rows_of_a_ray_dataset(
+    corpus: Path, two_layers: Path, undisturbed: FeatureStore, machines: Any
+) -> None:
+    import ray.data
+
+    from exhubert_features.integrations.ray_data import ExHuBERTActor
+
+    names = ["00.wav", "01.wav", "broken.wav"]
+    rows = [{"id": name, "bytes": (corpus / name).read_bytes()} for name in names]
+    settings = {"source": str(two_layers), "device": "cpu", "layer": 1}
+    mapped = ray.data.from_items(rows).map_batches(
+        ExHuBERTActor, fn_constructor_kwargs=settings, batch_size=2, concurrency=1
+    )
+    found = {row["id"]: row for row in mapped.drop_columns(["bytes"]).take_all()}
+    wanted = undisturbed.matrix(layer=1)
+    for name in names[:2]:
+        row = undisturbed.ids.index(name)
+        np.testing.assert_allclose(found[name]["features"], wanted[row], atol=2e-3)
+        assert found[name]["error"] == ""
+    assert np.isnan(found["broken.wav"]["features"]).all()
+    assert "could not be loaded" in found["broken.wav"]["error"]
+
+
+def test_rows_of_samples(corpus: Path, two_layers: Path, undisturbed: FeatureStore) -> None:
+    """The same without Ray: arrays, and a rate in each row."""
+    from exhubert_features.integrations.ray_data import ExHuBERTActor
+
+    actor = ExHuBERTActor(
+        source=str(two_layers), device="cpu", layer=1, column="samples", rate="rate"
+    )
+    waves = [soundfile.read(corpus / name, dtype="float32")[0] for name in ("00.wav", "01.wav")]
+    samples = np.empty(2, object)
+    samples[:] = waves
+    made = actor({"samples": samples, "rate": np.array([16_000, 16_000])})
+    wanted = undisturbed.matrix(layer=1)[[undisturbed.ids.index(f"0{n}.wav") for n in (0, 1)]]
+    np.testing.assert_allclose(made["features"], wanted, atol=2e-3)
+    assert made["error"].tolist() == ["", ""]
+
+
 def extract(corpus: Path, store: Path, options: list[str]) -> subprocess.Popen[str]:
     """Run the command in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
@@ -298,13 +340,13 @@ def wait_for_shards(store: Path, number: int, process: subprocess.Popen[str]) ->
 
 
 def members(group: int) -> list[str]:
-    """Processes of a group, and those that came of it and have Ray in their command."""
+    """Processes of a session: the command, Ray, and its actors."""
     found = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True).stdout
     return [line for line in found.splitlines() if line.split()[0] == str(group)]
 
 
 def gone(group: int) -> bool:
-    for _ in range(300):
+    for _ in range(1200):  # Ray's own agents take about a minute after a kill
         if not members(group):
             return True
         time.sleep(0.1)

@@ -334,6 +334,35 @@ def test_without_hard_links_the_first_still_wins(
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
+def test_without_any_exclusive_name_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr("exhubert_features.files._rename", lambda *_: errno.EINVAL)
+    with pytest.raises(StoreError, match="neither hard links nor exclusive renames"):
+        FeatureStore.write(tmp_path / "store", make_extraction(3))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_link_that_was_made_and_whose_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS repeats a request that got no answer, and then finds its own link there."""
+    link = os.link
+
+    def link_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    extraction = make_extraction(7)
+    monkeypatch.setattr(os, "link", link_twice)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3))
+    check_same(store, extraction)
+
+
 def test_any_other_link_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken_link(source: Path, target: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")

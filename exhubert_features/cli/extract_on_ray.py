@@ -58,7 +58,7 @@ def run_on_ray(options: argparse.Namespace) -> int:
     if options.precision == "auto":
         options.precision = begun_precision(options.output) or "auto"
     job = Job(
-        store=options.output.absolute(),
+        store=options.output,
         model=model_settings(options),
         settings=settings,
         batch_size=options.batch_size,

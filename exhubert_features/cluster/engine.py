@@ -48,7 +48,7 @@ def extract_on_ray(
     data_root
         See :meth:`exhubert_features.Encoder.predict`.
     block_clips
-        Clips that a worker does at a time; fewer where there would be too few blocks.
+        Clips that a worker does at a time; fewer where there would be too few blocks for all.
     strict
         Raise at the first block in which a clip failed.
     report

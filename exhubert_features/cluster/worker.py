@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ class Job:
         Arguments of :meth:`exhubert_features.Encoder.extract`: ``layers``, ``pools``, ...
     batch_size, threads
         Windows at a time, and threads that read audio; they decide no numbers.
+    folder
+        What relative paths are relative to; that of the caller.
     """
 
     store: str | Path
@@ -42,6 +46,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     threads: int | None = None
+    folder: Path = field(default_factory=Path.cwd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,8 @@ class Worker:
 
     def begin(self) -> Ready:
         """Load the model and open the store: whatever is wrong with these shows here."""
+        with contextlib.suppress(FileNotFoundError):  # a machine without it may do without it
+            os.chdir(self._job.folder)
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always", UserWarning)
             self._encoder = load_encoder(**self._job.model)
