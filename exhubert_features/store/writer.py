@@ -196,8 +196,8 @@ class Writer:
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
             path = shard_path(self.store, self._next)
-            shard = encode(rows, self._fingerprint, self._provenance)
-            publish(shard, path, sweeping=False)  # create_store has swept
+            if not path.exists():  # beside many writers it mostly does; create_store has swept
+                publish(encode(rows, self._fingerprint, self._provenance), path, sweeping=False)
             # Whoever won: reading back finds a bad disk early, and the file still in memory.
             table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)

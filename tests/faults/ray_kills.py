@@ -71,20 +71,16 @@ def end(process: subprocess.Popen[str], seconds: float) -> None:
     process.wait()
 
 
-def strike(process: subprocess.Popen[str], dice: random.Random, kills: Counter[str]) -> str | None:
-    """Kill one process of a run; which kind."""
-    kind = dice.choices([*VICTIMS], [weight for _, weight in VICTIMS.values()])[0]
-    found = [
-        pid
-        for pid, args in processes(process.pid).items()
-        if VICTIMS[kind][0] in args and "Agent" not in args and "IDLE" not in args
-    ]
-    if not found:
-        return None
-    with suppress(ProcessLookupError):
-        os.kill(dice.choice(found), signal.SIGKILL)
-        kills[kind] += 1
-    return kind
+def strike(process: subprocess.Popen[str], kind: str) -> bool:
+    """Kill one process of a run, as soon as there is one of that kind."""
+    while process.poll() is None:
+        for pid, args in processes(process.pid).items():
+            if VICTIMS[kind][0] in args and "Agent" not in args and "IDLE" not in args:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+        time.sleep(0.1)
+    return False
 
 
 def compare(path: Path, expected: FeatureStore) -> Counter[str]:
@@ -107,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--clips", type=int, default=4000)
-    parser.add_argument("--pause", type=float, default=5.0, help="most seconds between kills")
+    parser.add_argument("--pause", type=float, default=3.0, help="most seconds between kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dice, kills, found = random.Random(options.seed), Counter[str](), Counter[str]()
@@ -132,13 +128,17 @@ def main() -> int:
                 process = begin(
                     corpus, model, store, "--engine", "ray", "--actors", "2", "--shard-clips", "16"
                 )
-                last = None
-                while process.poll() is None and last in (None, "worker"):
-                    time.sleep(dice.uniform(0.2, options.pause))
-                    if kills.total() < options.kills:
-                        last = strike(process, dice, kills)
-                        print(f"{kills.total():4} {last or '-'}", flush=True)
-                if last not in (None, "worker"):
+                kind = "worker"
+                while process.poll() is None and kind == "worker":
+                    time.sleep(dice.uniform(0.1, options.pause))
+                    weights = [weight for _, weight in VICTIMS.values()]
+                    kind = dice.choices([*VICTIMS], weights)[0]
+                    if kills.total() >= options.kills or not strike(process, kind):
+                        kind = "worker"
+                        continue
+                    kills[kind] += 1
+                    print(f"{kills.total():4} {kind}", flush=True)
+                if kind != "worker":
                     end(process, 180)
                 else:
                     _, said = process.communicate()
