@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .evaluation import LabelOptions as LabelOptions
     from .evaluation import SplitOptions as SplitOptions
     from .extraction import LazyClip as LazyClip
+    from .extraction import Plan as Plan
+    from .extraction import plan as plan
     from .heads import FitOptions as FitOptions
     from .heads import evaluate as evaluate
     from .heads import load_head as load_head
@@ -39,6 +41,8 @@ _HOME = {
     "CLASSES": "spec",
     "FeatureStore": "store",
     "LazyClip": "extraction",
+    "Plan": "extraction",
+    "plan": "extraction",
     "StoreDataset": "dataset",
     "probe": "heads",
     "train": "heads",

@@ -10,7 +10,7 @@ import torch
 
 from .checkpoint import load_model
 from .errors import UsageError
-from .extraction import Extraction, Plan, Source, plan_clips
+from .extraction import Extraction, Plan, Source, plan
 from .inference import Inference
 from .prediction import predict, prediction_spec
 from .spec import (
@@ -83,8 +83,9 @@ class Encoder(Inference):
         source
             A file, folder or manifest, or several of them; an array (N,) or (N, channels), a
             pair (array, rate), a list of these, or a dict of them by id; a DataFrame, Series or
-            index in audformat's form (file, start, end); several :class:`LazyClip`. Arrays
-            without a rate are at 16 kHz.
+            index in audformat's form (file, start, end); several :class:`LazyClip`; or a
+            :class:`Plan`. Arrays without a rate are at 16 kHz. What an iterator gives is not
+            kept: it is read once.
         head
             A trained head, or its folder, in place of the model's own classifier.
         windows
@@ -237,9 +238,8 @@ class Encoder(Inference):
                 expected="one or the other",
                 remedy="dataclasses.replace(spec, ...) changes some of a spec",
             )
-        if not isinstance(source, Plan):
-            source = plan_clips(source, channel=spec.channel, data_root=data_root, workers=workers)
-        return Extraction(source, self, spec, batch_size=batch_size, workers=workers, strict=strict)
+        work = plan(source, data_root=data_root)
+        return Extraction(work, self, spec, batch_size=batch_size, workers=workers, strict=strict)
 
 
 def load_encoder(

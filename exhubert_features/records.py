@@ -1,22 +1,50 @@
-"""What flows from stage to stage: a clip planned, a row of features, a failure, a figure."""
+"""What flows from stage to stage: a clip named, read, as features or as a failure; a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One clip as a source names it, before anything of its audio is read.
+
+    A file or a part of it, of which ``in_samples`` tells the unit of start and end (seconds, or
+    samples at the file's own rate); or what ``load`` gives, an array or a pair (array, rate).
+    """
+
+    id: str
+    file: str = ""
+    start: float = 0.0
+    end: float | None = None
+    in_samples: bool = False
+    meta: Mapping[str, str] = field(default_factory=dict)
+    load: Callable[[], Any] | None = field(default=None, repr=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of its file."""
+        return not self.start and self.end is None
+
+    def clip(self) -> PlannedClip:
+        """Give the clip as far as it is known without reading it."""
+        place = {} if self.in_samples else {"start": self.start, "end": self.end}
+        return PlannedClip(id=self.id, file=self.file, meta=self.meta, **place)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedClip:
-    """One clip that shall become features.
+    """One clip that shall become features, as it was read.
 
     ``file`` is the path as the user knows it (empty for arrays in memory), ``start`` and
     ``end`` are seconds inside that file (``end`` is None: to the end of the file),
-    ``samples`` counts at 16 kHz, as the file's header promises, and ``audio_sha256`` is the
+    ``samples`` counts at 16 kHz (0 where nobody had to know), and ``audio_sha256`` is the
     hash of the file's bytes (for a part of a file also of its bounds, for arrays of the float32
-    samples).
+    samples; empty where they could not be read).
     """
 
     id: str

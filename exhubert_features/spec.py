@@ -123,6 +123,8 @@ class ExtractionSpec:
                 expected="at least 0.02 s (one frame) and at most the window",
                 remedy="A larger hop would leave audio unseen",
             )
+        if self.channel is not None and self.channel < 0:
+            raise UsageError(f"channel is {self.channel}", expected="0 for the first, 1, ...")
 
 
 def resolve_layers(layers: Layers, count: int) -> tuple[int, ...]:

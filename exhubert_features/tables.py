@@ -6,6 +6,7 @@ are one speaker whichever way a table is read.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -14,6 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of one
-TABLE_SUFFIXES = (".csv", ".tsv", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 ID_COLUMNS = ("id", "clip_id")
 FILE_COLUMNS = ("file", "wav", "path", "audio")  # ours and audformat's, then others'
 POSITION_COLUMNS = ("start", "end", "stop")
@@ -80,7 +82,8 @@ def read_table(path: str | Path) -> Table:
     ----------
     path
         UTF-8 (or UTF-16 with its mark) text: cells separated by commas, semicolons or tabs
-        under a header; or JSON, a list of objects or SpeechBrain's ``{id: {column: value}}``.
+        under a header; or JSON, a list of objects or SpeechBrain's ``{id: {column: value}}``;
+        or JSON lines (``.jsonl``), an object each.
 
     Returns
     -------
@@ -92,13 +95,54 @@ def read_table(path: str | Path) -> Table:
     UsageError
         When the file cannot be read or is no table, naming the line where one is to blame.
     """
+    columns, rows = stream_table(path)
+    read = tuple(rows)
+    # Objects may have more columns than the first of them.
+    named = dict.fromkeys(chain(columns, *(row.cells for row in read)))
+    return Table(path=Path(path), columns=tuple(named), rows=read)
+
+
+def stream_table(path: str | Path) -> tuple[tuple[str, ...], Iterator[TableRow]]:
+    """Read a table row by row, in memory that does not grow with it; only ``.json`` is read whole.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_table`.
+
+    Returns
+    -------
+    The columns (of JSON lines none: each row has its own) and the rows, which raise what
+    :func:`read_table` raises when they come to what cannot be read.
+    """
     path = Path(path)
-    text = _read_text(path)
     if path.suffix.lower() == ".json":
-        rows = tuple(_json_rows(text, path))
-        named = dict.fromkeys(column for row in rows for column in row.cells)
-        return Table(path=path, columns=tuple(named), rows=rows)
-    return _separated(text, path)
+        objects = tuple(_json_rows("".join(_lines(path)), path))
+        return tuple(dict.fromkeys(chain(*(row.cells for row in objects)))), iter(objects)
+    if path.suffix.lower() == ".jsonl":
+        return (), _json_lines(path)
+    records = _records(path)
+    _, header, fault = next(records, ("", [], ""))
+    if fault:
+        raise UsageError(f"{path}, header: {fault}")
+    columns = _column_names(header, path)
+    return columns, (_row(cells, columns, place, fault) for place, cells, fault in records)
+
+
+def count_rows(path: str | Path) -> int:
+    """Tell about how many rows a table has, by its lines; 0 when it cannot be read.
+
+    Rows over several lines count as several, and JSON is mostly written on one: only for a guess
+    at the time that something takes.
+    """
+    count = 0
+    try:
+        with Path(path).open("rb") as raw:
+            while block := raw.read(1 << 20):
+                count += block.count(b"\n")
+    except OSError:
+        return 0
+    return count
 
 
 def clean(text: str) -> str:
@@ -144,40 +188,50 @@ def first_of(columns: Iterable[str], cells: Mapping[str, str]) -> str:
     return next((cells[name] for name in columns if cells.get(name)), "")
 
 
-def _read_text(path: Path) -> str:
+def _lines(path: Path) -> Iterator[str]:
+    """Read the lines of a text, with their ends as they are."""
+    encoding = "utf-8"
     try:
-        content = path.read_bytes()
+        with path.open("rb") as raw:
+            head = raw.read(4)
+            marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
+            encoding = next(marks, encoding)
+            if head.count(0) > (encoding == "utf-16"):  # whose first letter may have half of one
+                raise UsageError(
+                    f"{path} looks like UTF-16 without its mark, or like UTF-32", remedy=_SAVE
+                )
+            raw.seek(0)
+            with io.TextIOWrapper(raw, encoding, newline="") as stream:
+                yield from stream
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))
-    encoding = next(marks, "utf-8")
-    if content[:4].count(0) > (encoding == "utf-16"):  # whose first letter may have half of one
-        raise UsageError(f"{path} looks like UTF-16 without its mark, or like UTF-32", remedy=_SAVE)
-    try:
-        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        place = f"byte {content[error.start]:#04x} in line {content.count(10, 0, error.start) + 1}"
-        raise UsageError(
-            f"{path} is not {encoding.upper()} text: {place}",
-            remedy=_SAVE,
-        ) from error
+        place = _undecodable(path, encoding)
+        raise UsageError(f"{path} is not {encoding.upper()} text{place}", remedy=_SAVE) from error
 
 
-def _separated(text: str, path: Path) -> Table:
-    """Read a table whose cells are separated by what its header is separated by."""
-    records = _records(text, path)
-    _, header, fault = next(records, ("", [], ""))
-    if fault:
-        raise UsageError(f"{path}, header: {fault}")
-    columns = _column_names(header, path)
-    rows = [_row(cells, columns, place, fault) for place, cells, fault in records]
-    return Table(path=path, columns=columns, rows=tuple(rows))
+def _undecodable(path: Path, encoding: str) -> str:
+    """Say where a text cannot be decoded: readers of lines only know the place in a block."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line = 1
+    with path.open("rb") as raw:
+        while True:
+            block = raw.read(1 << 20)
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                return f": byte {error.object[error.start]:#04x} in line {line}"
+            if not block:
+                return ""
+            line += block.count(b"\n")
 
 
-def _records(text: str, path: Path) -> Iterator[tuple[str, list[str], str]]:
+def _records(path: Path) -> Iterator[tuple[str, list[str], str]]:
     """Give the header and the rows that hold anything: place, cells and fault of each."""
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=_delimiter(text, path), strict=True)
+    lines = _lines(path)
+    header = next(lines, "")
+    reader = csv.reader(chain([header], lines), delimiter=_delimiter(header, path), strict=True)
     while True:
         first = reader.line_num + 1
         try:
@@ -198,10 +252,9 @@ def _records(text: str, path: Path) -> Iterator[tuple[str, list[str], str]]:
                 yield place, cells, ""
 
 
-def _delimiter(text: str, path: Path) -> str:
+def _delimiter(header: str, path: Path) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
-    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     header = re.sub(r'"[^"]*"', "", header)  # a comma inside quotes is a letter
     return max(",;\t", key=header.count)
 
@@ -241,9 +294,29 @@ def _cell(column: str, value: str) -> str:
     return value.strip() if column in FILE_COLUMNS else clean(value)
 
 
+def _json_lines(path: Path) -> Iterator[TableRow]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            row = _parse_json(line)
+        except (RecursionError, ValueError) as error:
+            yield TableRow(place=place, cells={}, fault=f"it is not JSON that can be used: {error}")
+            continue
+        if isinstance(row, dict):
+            yield _json_row(place, row, path)
+        else:
+            yield TableRow(place=place, cells={}, fault="it is no JSON object")
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole)
+
+
 def _json_rows(text: str, path: Path) -> Iterator[TableRow]:
     try:
-        data = json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole)
+        data = _parse_json(text)
     except RecursionError as error:
         raise UsageError(f"{path} is JSON nested too deeply", expected="a table") from error
     except ValueError as error:
@@ -264,13 +337,16 @@ def _json_rows(text: str, path: Path) -> Iterator[TableRow]:
             expected='a list of objects, or {"clip id": {"column": "value", ...}, ...}',
         )
     for place, row in items:
-        named = _unfold(dict(zip(_column_names(row, path), row.values(), strict=True)))
-        try:
-            cells = {name: _cell(name, _text(value)) for name, value in named.items()}
-        except RecursionError:
-            yield TableRow(place=place, cells={}, fault="it is nested too deeply")
-        else:
-            yield TableRow(place=place, cells=cells, fault=fault_in(cells))
+        yield _json_row(place, row, path)
+
+
+def _json_row(place: str, row: Mapping[str, Any], path: Path) -> TableRow:
+    named = _unfold(dict(zip(_column_names(row, path), row.values(), strict=True)))
+    try:
+        cells = {name: _cell(name, _text(value)) for name, value in named.items()}
+    except RecursionError:
+        return TableRow(place=place, cells={}, fault="it is nested too deeply")
+    return TableRow(place=place, cells=cells, fault=fault_in(cells))
 
 
 def _whole(digits: str) -> int | str:

@@ -16,7 +16,7 @@ import ray
 from exhubert_features.cluster.worker import Ready, Worker
 from exhubert_features.extraction import Extraction
 from exhubert_features.files import write_error
-from exhubert_features.records import PlannedClip
+from exhubert_features.records import ClipFailure, Entry
 from exhubert_features.store.writer import Writer
 
 FAULTS = "EXHUBERT_FAULTS"
@@ -37,7 +37,7 @@ class FaultyWorker(Worker):
 def _patch(faults: dict[str, Any]) -> None:
     results, publish = Extraction.results, Writer.publish
 
-    def touched(clips: Iterable[PlannedClip]) -> Iterator[PlannedClip]:
+    def touched(clips: Iterable[Entry | ClipFailure]) -> Iterator[Entry | ClipFailure]:
         for clip in clips:
             time.sleep(faults.get("seconds", 0))
             if clip.id in faults.get("kills", ()):
@@ -54,7 +54,7 @@ def _patch(faults: dict[str, Any]) -> None:
             raise write_error(self.store, OSError(errno.ENOSPC, "No space left on device"))
         publish(self, rows)
 
-    Extraction.results = lambda self, clips: results(self, touched(clips))  # type: ignore
+    Extraction.results = lambda self, clips, has: results(self, touched(clips), has)  # type: ignore
     Writer.publish = full_disk  # type: ignore[method-assign]
 
 

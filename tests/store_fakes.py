@@ -9,19 +9,20 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from exhubert_features import FeatureStore
 from exhubert_features.fingerprint import Fingerprint, ModelIdentity
-from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
+from exhubert_features.records import ClipFailure, ClipFeatures, Entry, PlannedClip
 from exhubert_features.spec import CLASSES, ExtractionSpec
 from exhubert_features.store import ShardLimits
 
 WIDTH = 8
+T = TypeVar("T")
 
 
 def make_fingerprint(
@@ -78,7 +79,7 @@ def features_of(
 class FakeExtraction:
     """Follows the protocol of an extraction and counts what it was asked to compute."""
 
-    clips: Sequence[PlannedClip]
+    clips: Sequence[PlannedClip]  # what is found when their entries are read
     fingerprint: Fingerprint = field(default_factory=make_fingerprint)
     rejected: Sequence[ClipFailure] = ()
     failing: dict[str, str] = field(default_factory=dict)  # id -> reason
@@ -88,10 +89,31 @@ class FakeExtraction:
     ahead: int = 0  # clips taken before the first is given back, as decoding ahead does
     computed: list[str] = field(default_factory=list)
 
+    @property
+    def plan(self) -> Iterator[Entry | ClipFailure]:
+        yield from self.rejected
+        for clip in self.clips:
+            yield Entry(id=clip.id, file=clip.file, start=clip.start, end=clip.end, meta=clip.meta)
+
     def results(
-        self, clips: Iterable[PlannedClip]
-    ) -> Iterator[tuple[PlannedClip, list[ClipFeatures] | ClipFailure]]:
-        for clip in look_ahead(clips, self.ahead):
+        self,
+        entries: Iterable[Entry | ClipFailure],
+        has: Callable[[str, str], bool] | None = None,
+    ) -> Iterator[tuple[PlannedClip, list[ClipFeatures] | ClipFailure | None]]:
+        clips = {clip.id: clip for clip in self.clips}
+
+        def read() -> Iterator[tuple[PlannedClip, ClipFailure | None, bool]]:
+            for entry in entries:
+                if isinstance(entry, ClipFailure):
+                    yield PlannedClip(id=entry.id, file=entry.file), entry, False
+                else:
+                    clip = clips[entry.id]
+                    yield clip, None, has is not None and has(clip.id, clip.audio_sha256)
+
+        for clip, failure, there in look_ahead(read(), self.ahead):
+            if failure is not None or there:
+                yield clip, failure
+                continue
             if self.interrupt_at is not None and len(self.computed) >= self.interrupt_at:
                 raise KeyboardInterrupt
             self.computed.append(clip.id)
@@ -111,9 +133,9 @@ class FakeExtraction:
         ]
 
 
-def look_ahead(clips: Iterable[PlannedClip], count: int) -> Iterator[PlannedClip]:
+def look_ahead(clips: Iterable[T], count: int) -> Iterator[T]:
     """The clips in order, each ``count`` clips late."""
-    taken: deque[PlannedClip] = deque()
+    taken: deque[T] = deque()
     for clip in clips:
         taken.append(clip)
         if len(taken) > count:

@@ -36,7 +36,7 @@ HOST_UNITS = {"speechbrain", "integrations", "cluster"}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "spec", "suffixes", "tables"},
+    {"files", "records", "register", "spec", "suffixes", "tables"},
     {"stamps"},
     {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
@@ -55,7 +55,17 @@ TIERS = (
 ENCODER_SIDE = {"audio", "checkpoint", "inference", "model", "precision", "waveforms"}
 STORE_SIDE = {"dataset", "evaluation", "heads", "report", "store"}
 WITHOUT_TORCH = {
-    *("errors", "version", "files", "records", "spec", "tables", "fingerprint", "store"),
+    *(
+        "errors",
+        "version",
+        "files",
+        "records",
+        "register",
+        "spec",
+        "tables",
+        "fingerprint",
+        "store",
+    ),
     *("frames", "stamps", "suffixes", "windows"),
     *("corpora", "evaluation", "report"),
 }

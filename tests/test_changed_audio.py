@@ -11,6 +11,7 @@ import soundfile
 from exhubert_features import FeatureStore
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.encoder import load_encoder
+from exhubert_features.store import WriteProgress
 
 
 def write(path: Path, seed: int) -> None:
@@ -31,7 +32,7 @@ def test_other_audio_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> Non
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     extraction = encoder.extract(tmp_path / "audio")
-    assert [clip.id for clip in extraction.missing_in(tmp_path / "store")] == ["a.wav"]
+    assert extraction.outlook(tmp_path / "store").present == 1  # by its name
     store = extraction.write(tmp_path / "store")
     assert len(store) == 1
     assert not np.array_equal(store["a.wav"].pooled, first.pooled)
@@ -43,6 +44,7 @@ def test_a_corpus_that_has_moved_is_not_done_again_and_keeps_its_paths(tmp_path:
     encoder.extract(tmp_path / "old").write(tmp_path / "store")
     (tmp_path / "old").rename(tmp_path / "new")
     extraction = encoder.extract(tmp_path / "new")
-    assert extraction.missing_in(tmp_path / "store") == ()
-    store = extraction.write(tmp_path / "store")
+    states: list[WriteProgress] = []
+    store = extraction.write(tmp_path / "store", on_progress=states.append)
+    assert [(state.present, state.stored) for state in states] == [(1, 0)]
     assert store.column("file") == [str(tmp_path / "old" / "a.wav")]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from corpus_trees import BUILDERS, Folder, build, noise
+from read_plans import read_plan
 
 from exhubert_features.corpora import (
     Choices,
@@ -22,7 +23,6 @@ from exhubert_features.corpora import (
 )
 from exhubert_features.corpora.known import CORPORA
 from exhubert_features.errors import CorpusError, UsageError
-from exhubert_features.extraction.planning import plan_clips
 
 SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 SIX = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
@@ -167,8 +167,8 @@ def test_extraction_takes_the_manifest(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(as_csv(rows), encoding="utf-8")
     (tmp_path / "a.json").write_text(as_speechbrain(rows), encoding="utf-8")
     for manifest in ("a.csv", "a.json"):
-        plan = plan_clips(tmp_path / manifest, data_root=tmp_path / "corpus")
-        assert plan.rejected == ()
+        plan = read_plan(tmp_path / manifest, data_root=tmp_path / "corpus")
+        assert plan.failures == ()
         assert [clip.id for clip in plan.clips] == [row["id"] for row in rows]
         for clip, row in zip(plan.clips, rows, strict=True):
             assert clip.meta["label"] == row["label"]

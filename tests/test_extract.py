@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from exhubert_features import FeatureStore
 from exhubert_features.encoder import Encoder, load_encoder
 from exhubert_features.errors import AudioError, FingerprintMismatch, UsageError
 from exhubert_features.extraction import Extraction, Source
-from exhubert_features.extraction.decoding import decode_ahead
-from exhubert_features.records import ClipFailure, ClipFeatures, PlannedClip
+from exhubert_features.extraction.decoding import Read, decode_ahead
+from exhubert_features.records import ClipFailure, ClipFeatures, Entry
 from exhubert_features.spec import ExtractionSpec
 
 LENGTHS = (400, 5_000, 16_000, 47_999, 48_000, 60_000, 150_001)
@@ -198,15 +200,13 @@ def test_failures_stay_alone(encoder: Encoder, tmp_path: Path) -> None:
     extraction = extract(tmp_path, encoder)
     kinds = {row.id: getattr(row, "kind", "fine") for row in extraction}
     assert kinds == {
-        "c.wav": "too_short",  # the header tells: rejected, and so first
         "a.wav": "fine",
         "b.flac": "truncated",
+        "c.wav": "too_short",
         "d.wav": "nan",
         "e.wav": "fine",
     }
-    with pytest.raises(AudioError, match=r"c\.wav"):
-        extract(tmp_path, encoder, strict=True)
-    (tmp_path / "c.wav").unlink()
+    assert [failure.id for failure in extraction.failures] == ["b.flac", "c.wav", "d.wav"]
     with pytest.raises(AudioError, match=r"b\.flac"):
         list(extract(tmp_path, encoder, strict=True))
 
@@ -218,13 +218,15 @@ def test_silence_is_kept_with_a_warning(encoder: Encoder) -> None:
 
 
 def test_a_file_that_changes_after_planning(encoder: Encoder, tmp_path: Path) -> None:
+    """What is hashed and what is encoded are the same bytes, whenever they are read."""
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(16_000), 16_000)
     extraction = extract(path, encoder)
     soundfile.write(path, noise(16_001), 16_000)
     (row,) = extraction
-    assert isinstance(row, ClipFailure)
-    assert row.kind == "changed"
+    assert isinstance(row, ClipFeatures)
+    assert row.samples == 16_001
+    assert row.audio_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     path.unlink()
     (row,) = extraction
     assert isinstance(row, ClipFailure)
@@ -316,29 +318,43 @@ def test_features_that_are_not_finite_are_a_failure(encoder: Encoder) -> None:
 def test_decoding_ahead_is_bounded_and_in_order() -> None:
     lock = threading.Lock()
     loaded: list[str] = []
-    clips = [PlannedClip(id=str(index), samples=16_000 * 120) for index in range(30)]
+    entries = [Entry(id=str(index), file="a.wav") for index in range(30)]
 
-    def load(clip: PlannedClip) -> np.ndarray:
+    def read(entry: Entry, enter: Callable[[int], None]) -> Read:
+        enter(16_000 * 120)
         with lock:
-            loaded.append(clip.id)
-        return np.zeros(0)
+            loaded.append(entry.id)
+        return entry.clip(), np.zeros(0)
 
-    stream = decode_ahead(clips, load, workers=2)
+    stream = decode_ahead(entries, read, workers=2)
     first, _ = next(stream)
     assert first.id == "0"
-    assert len(loaded) <= 11  # 20 minutes of audio ahead, at 2 minutes each
-    assert [clip.id for clip, _ in stream] == [clip.id for clip in clips[1:]]
+    time.sleep(0.2)
+    assert 10 <= len(loaded) <= 12  # 20 minutes of audio ahead, at 2 minutes each
+    assert [clip.id for clip, _ in stream] == [entry.id for entry in entries[1:]]
+
+
+def test_a_recording_longer_than_all_room_is_read_when_it_is_its_turn() -> None:
+    hours = [Entry(id=str(index), file="a.wav") for index in range(6)]
+
+    def read(entry: Entry, enter: Callable[[int], None]) -> Read:
+        time.sleep(0.05 * (entry.id == "2"))  # the next has its samples counted before
+        enter(16_000 * 3600)
+        return entry.clip(), np.zeros(0)
+
+    found = [clip.id for clip, _ in decode_ahead(hours, read, workers=4)]
+    assert found == [entry.id for entry in hours]
 
 
 def test_the_first_clip_does_not_wait_for_all(encoder: Encoder) -> None:
     extraction = extract({str(n): noise(400) for n in range(300)}, encoder, batch_size=1)
     taken = 0
 
-    def counted() -> Iterator[PlannedClip]:
+    def counted() -> Iterator[Entry | ClipFailure]:
         nonlocal taken
-        for clip in extraction.clips:
+        for entry in extraction.plan:
             taken += 1
-            yield clip
+            yield entry
 
     clip, _ = next(extraction.results(counted()))
     assert clip.id == "0"
@@ -349,14 +365,14 @@ def test_decoding_stops_when_nobody_listens() -> None:
     begun: list[str] = []
     nobody_listens = threading.Event()
 
-    def load(clip: PlannedClip) -> np.ndarray:
-        begun.append(clip.id)
+    def read(entry: Entry, enter: Callable[[int], None]) -> Read:
+        begun.append(entry.id)
         if len(begun) > 1:
             nobody_listens.wait(timeout=60)
-        return np.zeros(0)
+        return entry.clip(), np.zeros(0)
 
     before = set(threading.enumerate())
-    stream = decode_ahead([PlannedClip(id=str(index)) for index in range(1000)], load, workers=1)
+    stream = decode_ahead([Entry(id=str(index)) for index in range(1000)], read, workers=1)
     next(stream)
     (helper,) = set(threading.enumerate()) - before
     stream.close()
@@ -372,9 +388,11 @@ def test_what_is_expected_is_what_comes(encoder: Encoder, segments: bool) -> Non
     extraction = encoder.extract(CLIPS, frame_layers=1, segments=segments, hop=3.0)
     rows = list(features(extraction).values())
     frames = sum(row.frames.shape[1] for row in rows if row.frames is not None)
-    expected_rows, most_frames = extraction.expected_size(extraction.clips)
-    assert expected_rows == len(rows)
-    assert frames <= most_frames <= frames + (0 if segments else 4)
+    outlook = extraction.outlook()
+    assert outlook.exact and outlook.clips == len(CLIPS)
+    assert outlook.seconds == pytest.approx(sum(LENGTHS) / 16_000)
+    assert outlook.rows == len(rows)
+    assert frames <= outlook.frames <= frames + (0 if segments else 4)
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"batch_size": 0}])

@@ -17,7 +17,7 @@ from exhubert_features import CLASSES, Encoder, ExtractionSpec, FeatureStore, lo
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.errors import AudioError, UsageError
-from exhubert_features.extraction import plan_clips
+from exhubert_features.extraction import plan
 from exhubert_features.heads import HeadConfig, build_head, save_head
 from exhubert_features.prediction import class_columns
 
@@ -190,20 +190,22 @@ def test_writing_goes_on_and_lists_failures(
     assert (sorted(store.ids), [failure.id for failure in store.failures]) == (
         ["a.wav", "c.wav"], ["b.wav"]
     )  # fmt: skip
-    assert "2 of 2 clips" in capsys.readouterr().err
+    assert "3 of 3 clips, 1 failed" in capsys.readouterr().err
     soundfile.write(corpus / "d.wav", noise(800), 16_000)
     extraction = encoder.extract(corpus)
-    assert [clip.id for clip in extraction.missing_in(corpus / "store")] == ["d.wav"]
+    outlook = extraction.outlook(corpus / "store")
+    assert (outlook.clips, outlook.present, outlook.seconds) == (1, 2, 0.05)
+    assert [failure.id for failure in outlook.failures] == ["b.wav"]
     extraction.write(corpus / "store", progress=True)
-    assert "1 of 1 clip" in capsys.readouterr().err
-    assert encoder.extract(corpus).missing_in(corpus / "store") == ()
+    assert "2 of 2 clips, 1 failed" in capsys.readouterr().err
+    assert encoder.extract(corpus).outlook(corpus / "store").clips == 0
     encoder.extract(corpus).write(corpus / "store")
     assert capsys.readouterr().err == ""
 
 
 def test_a_plan_is_a_source(encoder: Encoder, corpus: Path) -> None:
-    plan = plan_clips(corpus)
-    pd.testing.assert_frame_equal(encoder.predict(plan), encoder.predict(corpus))
+    work = plan(corpus)
+    pd.testing.assert_frame_equal(encoder.predict(work), encoder.predict(corpus))
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from read_plans import Found, read_plan
 
 from exhubert_features import FeatureStore
 from exhubert_features.checkpoint import write_random_checkpoint
 from exhubert_features.cli import main
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction import Plan, plan_clips
 
 MANIFESTS = Path(__file__).parent / "data" / "hostile" / "manifests"
 GONE, PART = "gone.wav cannot be opened", "no part from 0 to"  # faults of the audio, not the table
@@ -30,9 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read(path: Path) -> Plan | str:
+def read(path: Path) -> Found | str:
     try:
-        return plan_clips(path)
+        return read_plan(path)
     except UsageError as error:
         return str(error)
 
@@ -45,8 +45,8 @@ def test_all_is_read_or_told(folder: Path, name: str, capfd: pytest.CaptureFixtu
         said = capfd.readouterr().err
         assert said.startswith("exhubert: error: ") and str(folder) in said and len(said) < 1000
     else:
-        assert all(failure.reason for failure in plan.rejected)
-        assert all(failure.id.isprintable() for failure in plan.rejected if failure.kind != "id")
+        assert all(failure.reason for failure in plan.failures)
+        assert all(failure.id.isprintable() for failure in plan.failures if failure.kind != "id")
 
 
 @pytest.mark.slow
@@ -54,10 +54,10 @@ def test_what_is_not_stored_shows_in_the_exit_code(folder: Path, tmp_path: Path)
     model = write_random_checkpoint(tmp_path / "model", layers=2)
     plans = {name: read(folder / name) for name in NAMES}
     for name, plan in plans.items():
-        if isinstance(plan, Plan):
+        if isinstance(plan, Found):
             store = tmp_path / f"{name}.store"
             arguments = ["extract", str(folder / name), "-o", str(store), "--model", str(model)]
-            assert main([*arguments, "--device", "cpu"]) == (3 if plan.rejected else 0), name
+            assert main([*arguments, "--device", "cpu"]) == (3 if plan.failures else 0), name
             assert len(FeatureStore(store)) == len(plan.clips), name
 
 
@@ -100,9 +100,9 @@ def test_what_is_not_stored_shows_in_the_exit_code(folder: Path, tmp_path: Path)
 def test_rows_that_cannot_be_used(
     folder: Path, name: str, clips: int, failures: dict[str, str]
 ) -> None:
-    plan = plan_clips(folder / name)
+    plan = read_plan(folder / name)
     assert len(plan.clips) == clips
-    found = {failure.id: failure.reason for failure in plan.rejected}
+    found = {failure.id: failure.reason for failure in plan.failures}
     assert found.keys() == failures.keys()
     for failure, word in failures.items():
         assert word in found[failure]
@@ -132,4 +132,4 @@ def test_rows_that_cannot_be_used(
 )
 def test_files_that_cannot_be_used(folder: Path, name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        plan_clips(folder / name)
+        read_plan(folder / name)

@@ -12,12 +12,13 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from read_plans import read_plan
 from waves import noise
 
 from exhubert_features import FeatureStore, load_encoder
 from exhubert_features.cli import main
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction import Part, parse_part, plan_clips
+from exhubert_features.extraction import Part, parse_part, plan
 from exhubert_features.store.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -51,22 +52,22 @@ def test_what_is_no_part(text: str) -> None:
 
 
 def test_a_plan_and_the_plan_of_a_part_agree_and_others_are_not_opened(corpus: Path) -> None:
-    whole = plan_clips(corpus)
-    for number in range(1, PARTS + 1):
-        part = plan_clips(corpus, part=Part(number, PARTS))
-        assert part.planned == whole.part(number, PARTS).planned
-        assert part.stamps.keys() == {clip.file for clip in part.clips}
+    whole = list(plan(corpus))
+    parts = [list(plan(corpus).part(number, PARTS)) for number in range(1, PARTS + 1)]
+    for number, part in enumerate(parts, 1):
+        assert part == [entry for entry in whole if Part(number, PARTS).holds(entry.id)]
+    assert sorted(map(len, parts)) != [0, 0, len(whole)] and sum(map(len, parts)) == len(whole)
     arrays = {str(n): noise(4_000, n) for n in range(6)}
-    names = [clip.id for n in (1, 2) for clip in plan_clips(arrays, part=Part(n, 2)).clips]
+    names = [clip.id for n in (1, 2) for clip in read_plan(arrays, part=Part(n, 2)).clips]
     assert sorted(names) == sorted(arrays)
 
 
 def test_clips_of_one_id_meet_in_one_part(corpus: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "twice.csv"
     manifest.write_text(f"id,file\nx,{corpus}/1.wav\nx,{corpus}/2.wav\n")
-    found = [plan_clips(manifest, part=Part(number, 2)) for number in (1, 2)]
-    assert sorted(len(plan.planned) for plan in found) == [0, 2]
-    assert [failure.kind for plan in found for failure in plan.rejected] == ["duplicate"]
+    found = [read_plan(manifest, part=Part(number, 2)) for number in (1, 2)]
+    assert sorted(len(part.everything) for part in found) == [0, 2]
+    assert [failure.kind for part in found for failure in part.failures] == ["duplicate"]
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_parts_at_the_same_time_into_one_store_are_one_run(
 def test_an_empty_part_is_no_failure(
     corpus: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    empty = next(n for n in range(1, 101) if not plan_clips(corpus, part=Part(n, 100)).planned)
+    empty = next(n for n in range(1, 101) if not plan(corpus).part(n, 100).count())
     options = ["--model", str(two_layers), "--device", "cpu", "--part", f"{empty}/100"]
     assert main(["extract", str(corpus), "-o", str(tmp_path / "s"), *options]) == 0
     assert "Plan: 0 clips" in capsys.readouterr().out

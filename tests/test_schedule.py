@@ -14,8 +14,7 @@ from exhubert_features.cluster import Cluster
 from exhubert_features.cluster.places import share_out
 from exhubert_features.cluster.schedule import TRIES, Block, Schedule
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction import Entry
-from exhubert_features.records import ClipFailure
+from exhubert_features.records import ClipFailure, Entry
 
 
 def entries(count: int) -> list[Entry]:

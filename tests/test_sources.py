@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from read_plans import read_plan
 from waves import noise
 
 from exhubert_features import Encoder, LazyClip, StoreDataset, load_encoder
 from exhubert_features.errors import UsageError
-from exhubert_features.extraction import plan_clips
-from exhubert_features.records import ClipFailure
+from exhubert_features.store import WriteProgress
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ TABLES: dict[str, Callable[[list[str]], Any]] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_tables(kind: str, files: list[str]) -> None:
-    plan = plan_clips(TABLES[kind](files))
+    plan = read_plan(TABLES[kind](files))
     assert [(clip.file, clip.start, clip.end) for clip in plan.clips] == [
         (files[0], 0.5, 1.0),
         (files[1], 1.0, None),
@@ -65,7 +65,7 @@ def test_tables(kind: str, files: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", [pd.Series, pd.Index, lambda files: iter(map(Path, files))])
 def test_files_alone(kind: Callable[[list[str]], Any], files: list[str]) -> None:
-    assert [clip.id for clip in plan_clips(kind(files)).clips] == files
+    assert [clip.id for clip in read_plan(kind(files)).clips] == files
 
 
 def test_what_comes_out_goes_in_again(encoder: Encoder, files: list[str], tmp_path: Path) -> None:
@@ -107,29 +107,24 @@ def lazy_clips(loaded: list[str]) -> Iterator[LazyClip]:
 def test_lazy_clips(encoder: Encoder, tmp_path: Path) -> None:
     loaded: list[str] = []
     extraction = encoder.extract(lazy_clips(loaded), layers=2)
-    assert sorted(loaded) == [f"clip {number}" for number in range(4)]  # once each, to be measured
-    assert [clip.samples for clip in extraction.clips] == [16_000] * 3
-    (failed,) = extraction.rejected
+    assert loaded == []  # not before their turn
+    store = extraction.write(tmp_path / "store")
+    assert sorted(loaded) == [f"clip {number}" for number in range(4)]  # once each
+    (failed,) = extraction.failures
     assert (failed.id, failed.kind) == ("clip 2", "unreadable")
     assert "KeyError: 'no such record'" in failed.reason
-    store = extraction.write(tmp_path / "store")
-    assert len(loaded) == 4 + 3
+    with pytest.raises(UsageError, match="read to its end"):
+        extraction.write(tmp_path / "store")
     assert store.ids == ["clip 0", "clip 1", "clip 3"]
     assert store["clip 3"].meta == {"emotion": "joy", "take": "3"}
     assert StoreDataset(store, layers=2, labels="emotion").classes == ("joy",)
     both = np.stack([noise(20_000, 3), noise(20_000, 12)])
     (alone,) = encoder.extract({"clip 3": (both, 20_000)}, layers=2)
     np.testing.assert_array_equal(alone.pooled.astype("f2"), store["clip 3"].pooled)
-    again = encoder.extract(lazy_clips(loaded), layers=2)
-    assert again.missing_in(tmp_path / "store") == ()  # known by their hashes: nothing is done
-
-
-def test_a_lazy_clip_must_stay_the_same(encoder: Encoder) -> None:
-    random = np.random.default_rng(0)
-    clips = [LazyClip(id="dice", load=lambda: random.normal(size=16_000))]
-    (row,) = encoder.extract(clips, layers=1)
-    assert isinstance(row, ClipFailure)
-    assert row.kind == "changed"
+    states: list[WriteProgress] = []
+    again = encoder.extract(list(lazy_clips(loaded)), layers=2)
+    again.write(tmp_path / "store", on_progress=states.append)
+    assert (states[-1].present, states[-1].stored) == (3, 0)  # known by their hashes
 
 
 def test_lazy_clips_that_cannot_be_used() -> None:
@@ -139,9 +134,9 @@ def test_lazy_clips_that_cannot_be_used() -> None:
         LazyClip(id="words", load=lambda: "a.wav"),  # type: ignore[arg-type, return-value]
         LazyClip(id="short", load=lambda: noise(10)),
     ]
-    plan = plan_clips(clips)
+    plan = read_plan(clips)
     assert [clip.samples for clip in plan.clips] == [16_000]
-    kinds = {failure.id: failure.kind for failure in plan.rejected}
+    kinds = {failure.id: failure.kind for failure in plan.failures}
     assert kinds == {"a (2)": "duplicate", "words": "dtype", "short": "too_short"}
     with pytest.raises(UsageError, match="only LazyClips"):
-        plan_clips([clips[0], "a.wav"])  # type: ignore[list-item]
+        read_plan([clips[0], "a.wav"])  # type: ignore[list-item]

@@ -168,8 +168,8 @@ def test_what_another_stored_while_it_was_under_way_is_dropped(tmp_path: Path) -
     mine = make_extraction(6, ahead=6)
     results = mine.results
 
-    def overtaken(clips: Iterator) -> Iterator:
-        for place, result in enumerate(results(clips)):
+    def overtaken(clips: Iterator, has: Callable) -> Iterator:
+        for place, result in enumerate(results(clips, has)):
             if not place:
                 FeatureStore.write(path, make_extraction(4), limits=ShardLimits(clips=2))
             yield result
@@ -186,8 +186,8 @@ def test_a_writer_does_not_extract_what_another_stored_meanwhile(tmp_path: Path)
     ours = make_extraction(12)
     results = ours.results
 
-    def overtaken(clips: Iterator) -> Iterator:
-        for number, item in enumerate(results(clips)):
+    def overtaken(clips: Iterator, has: Callable) -> Iterator:
+        for number, item in enumerate(results(clips, has)):
             if number == 1:
                 FeatureStore.write(path, make_extraction(9), limits=ShardLimits(clips=20))
             yield item
@@ -202,8 +202,8 @@ def test_an_extraction_that_breaks_leaves_what_it_did(tmp_path: Path) -> None:
     extraction = make_extraction(9)
     results = extraction.results
 
-    def breaking(clips: Iterator) -> Iterator:
-        for number, item in enumerate(results(clips)):
+    def breaking(clips: Iterator, has: Callable) -> Iterator:
+        for number, item in enumerate(results(clips, has)):
             if number == 5:
                 raise RuntimeError("the GPU fell off")
             yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -25,11 +26,16 @@ TAG_BYTES = 128  # of an ID3 tag of version 1, which stands at the end
 @contextmanager
 def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
     """Open a file whose header can be believed."""
-    os.lseek(raw.fileno(), 0, os.SEEK_SET)
-    # By descriptor: libsndfile then cannot go by a misleading file name.
-    with soundfile.SoundFile(raw.fileno(), closefd=False) as audio:
+    source: BinaryIO | int = raw
+    if isinstance(raw, io.BytesIO):
+        raw.seek(0)
+    else:  # by descriptor: libsndfile then cannot go by a misleading file name
+        source = raw.fileno()
+        os.lseek(source, 0, os.SEEK_SET)
+    with soundfile.SoundFile(source, closefd=False) as audio:
         check_rate(path, audio.samplerate)
-        missing = missing_data(Path(path), audio.format, audio.extra_info)
+        with _once_more(path, raw) as other:
+            missing = missing_data(other, audio.format, audio.extra_info)
         if missing:
             raise truncated(path, missing)
         if not audio.subtype.startswith("MPEG"):  # mp3 and mp2, also inside a wav
@@ -41,6 +47,16 @@ def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
     content = _JoinedRuns(raw, stream.runs, 1 if stream.trimmed else STRETCH)
     with soundfile.SoundFile(content) as audio:
         yield _mpeg_recording(path, audio, stream, content)
+
+
+@contextmanager
+def _once_more(path: str, raw: BinaryIO) -> Iterator[BinaryIO]:
+    """Give what a decoder reads from a second time, with a place of its own."""
+    if isinstance(raw, io.BytesIO):
+        yield io.BytesIO(raw.getvalue())  # the same bytes, not copied
+    else:
+        with Path(path).open("rb") as other:
+            yield other
 
 
 class _JoinedRuns:

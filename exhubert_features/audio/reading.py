@@ -1,17 +1,19 @@
 """One audio file to mono float32 at 16 kHz, or an :class:`AudioError` saying why not.
 
 A file of any length is read in the same way: decoded block by block, checked, brought to 16 kHz
-and handed on. :func:`read_blocks` gives the blocks, :func:`read_audio` puts them together.
+and handed on. :func:`read_blocks` gives the blocks, :func:`read_audio` puts them together, and
+:func:`open_audio` is for those who want to know the hash of the very bytes that they decode.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,49 +26,146 @@ from .ffmpeg import ffmpeg_format, open_with_ffmpeg
 from .libsndfile import open_with_libsndfile
 from .memory import collect, memory_limit
 from .recording import TO_THE_END, Recording, truncated
+from .remote import local_copy
 from .resampling import resample_blocks, resampled_length
 
-HASH_BLOCK = 1 << 20
+IN_MEMORY = 32 << 20  # bytes: three minutes of a CD, and a few files of that size at a time
+_HASH_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFile:
-    """What a file's header and bytes say; ``stamp`` (size, mtime) tells a later change."""
+    """What a file's header says; ``frames`` is None where only decoding to the end tells."""
 
     path: str
     rate: int
     channels: int
-    frames: int
-    sha256: str
-    stamp: tuple[int, int]
+    frames: int | None
 
 
-def probe_audio(path: str) -> AudioFile:
-    """Check a file's header and hash its bytes.
+class OpenedAudio:
+    """A file whose bytes are known by their hash, to be decoded, or not; see :func:`open_audio`.
 
-    Only formats that do not say their length are decoded: those ffmpeg reads, and mp3 in free
-    format.
+    Attributes
+    ----------
+    sha256
+        Of all its bytes.
     """
-    with _open_recording(path) as recording, Path(path).open("rb") as raw:
-        frames = recording.frames
-        if frames is None:
-            frames = sum(len(block) for block in recording.decode(0, TO_THE_END))
-        status = os.fstat(raw.fileno())
-        return AudioFile(
-            path=path,
-            rate=recording.rate,
-            channels=recording.channels,
-            frames=frames,
-            sha256=_sha256(raw),
-            stamp=(status.st_size, status.st_mtime_ns),
-        )
+
+    def __init__(self, path: str, raw: BinaryIO, sha256: str, status: os.stat_result) -> None:
+        self.path = path
+        self.sha256 = sha256
+        self._raw = raw
+        self._stamp = _stamp(status)
+
+    def opened(self) -> AbstractContextManager[Recording]:
+        """Open it for decoding."""
+        return _open_by_content(self.path, self._raw)
+
+    def counted(self) -> int:
+        """Decode all of it to see how many samples each channel has."""
+        with self.opened() as recording:
+            return _count_frames(recording)
+
+    def read(
+        self,
+        recording: Recording,
+        start: float = 0.0,
+        end: float | None = None,
+        *,
+        channel: int | None = None,
+        limit: int | None = None,
+    ) -> np.ndarray:
+        """Decode what :meth:`opened` gave, as :func:`read_audio` does."""
+        wave = _read_whole(recording, start, end, channel, limit)
+        if _stamp(Path(self.path).stat()) != self._stamp:
+            raise AudioError(
+                f"{self.path} was changed while it was read",
+                expected="the bytes that were hashed",
+                remedy="Run the same command again",
+                kind="changed",
+            )
+        return wave
+
+
+@contextmanager
+def open_audio(
+    path: str, sha256: Callable[[BinaryIO, tuple[int, ...]], str] | None = None
+) -> Iterator[OpenedAudio]:
+    """Open a file, once, and hash it.
+
+    Up to 32 MB are read once, into memory, and decoded from there. A larger file is hashed and
+    then read again by its decoder, as is one that ffmpeg decodes: should it change meanwhile,
+    decoding it is an AudioError of kind "changed".
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_audio`.
+    sha256
+        What hashes an opened file, given also what tells a change of it, where several parts of
+        one file are read and it shall be hashed once; the file is then not read into memory.
+    """
+    with local_copy(path) as local, _named_errors(local):
+        _check_regular(local)
+        with Path(local).open("rb") as raw:
+            status = os.fstat(raw.fileno())
+            if sha256 is not None:
+                yield OpenedAudio(local, raw, sha256(raw, _stamp(status)), status)
+            elif status.st_size > IN_MEMORY:
+                yield OpenedAudio(local, raw, hash_file(raw), status)
+            else:
+                content = raw.read()
+                digest = hashlib.sha256(content).hexdigest()
+                yield OpenedAudio(local, io.BytesIO(content), digest, status)
+
+
+def probe_audio(path: str, *, counted: bool = True) -> AudioFile:
+    """Read a file's header.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read_audio`.
+    counted
+        Whether to decode what does not say its length, to count it: formats that ffmpeg reads,
+        and mp3 in free format.
+    """
+    with _open_recording(path) as recording:
+        found = header_of(recording)
+        if found.frames is None and counted:
+            found = replace(found, frames=_count_frames(recording))
+        return found
+
+
+def header_of(recording: Recording) -> AudioFile:
+    """Give what the header of an opened file says."""
+    return AudioFile(
+        path=recording.path,
+        rate=recording.rate,
+        channels=recording.channels,
+        frames=recording.frames,
+    )
+
+
+def _count_frames(recording: Recording) -> int:
+    return sum(len(block) for block in recording.decode(0, TO_THE_END))
 
 
 def planned_samples(
-    audio: AudioFile, *, start: float = 0.0, end: float | None = None, channel: int | None = None
+    audio: AudioFile | Recording,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
 ) -> int:
-    """Count the samples at 16 kHz that a clip will have, by its header; refuse what is unusable."""
+    """Count the samples at 16 kHz that a clip will have, by its header; refuse what is unusable.
+
+    0 where the header does not tell.
+    """
     check_channel(audio.path, audio.channels, channel)
+    if audio.frames is None:
+        return 0
     first, stop = segment_bounds(audio.path, audio.frames, audio.rate, start, end)
     samples = resampled_length(stop - first, audio.rate)
     check_length(audio.path, samples)
@@ -87,7 +186,8 @@ def read_audio(
     ----------
     path
         Anything libsndfile reads (wav, flac, ogg, mp3, ...) and, where ffmpeg is on the PATH,
-        m4a, mp4, aac, wma, amr, webm, mkv and mov; any rate and channels.
+        m4a, mp4, aac, wma, amr, webm, mkv and mov; any rate and channels. A URL is fetched by
+        fsspec (extra ``[remote]``) into a temporary file first.
     start, end
         Seconds; ``end`` is None for the end of the file.
     channel
@@ -100,14 +200,8 @@ def read_audio(
     -------
     (N,) float32 at 16 kHz, finite, at least one frame long.
     """
-    limit = memory_limit() if limit is None else limit
     with _open_recording(path) as recording:
-        samples = None
-        if recording.frames is not None:
-            first, stop = segment_bounds(path, recording.frames, recording.rate, start, end)
-            samples = resampled_length(stop - first, recording.rate)
-            check_length(path, samples)
-        return collect(path, _read(recording, start, end, channel), samples, limit)
+        return _read_whole(recording, start, end, channel, limit)
 
 
 def read_blocks(
@@ -130,6 +224,18 @@ def read_blocks(
     """
     with _open_recording(path) as recording:
         yield from _read(recording, start, end, channel)
+
+
+def _read_whole(
+    recording: Recording, start: float, end: float | None, channel: int | None, limit: int | None
+) -> np.ndarray:
+    path, samples = recording.path, None
+    if recording.frames is not None:
+        first, stop = segment_bounds(path, recording.frames, recording.rate, start, end)
+        samples = resampled_length(stop - first, recording.rate)
+        check_length(path, samples)
+    limit = memory_limit() if limit is None else limit
+    return collect(path, _read(recording, start, end, channel), samples, limit)
 
 
 def _read(
@@ -169,10 +275,17 @@ def _to_mono(block: np.ndarray, channel: int | None) -> np.ndarray:
 @contextmanager
 def _open_recording(path: str) -> Iterator[Recording]:
     """Open a file whose header can be believed."""
-    try:
-        _check_regular(path)
-        with Path(path).open("rb") as raw, _open_by_content(path, raw) as recording:
+    with local_copy(path) as local, _named_errors(local):
+        _check_regular(local)
+        with Path(local).open("rb") as raw, _open_by_content(local, raw) as recording:
             yield recording
+
+
+@contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    """Turn what a library or the system says into an AudioError that names the file."""
+    try:
+        yield
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{path} cannot be read as audio ({error.error_string.rstrip('.')})",
@@ -212,8 +325,14 @@ def _check_regular(path: str) -> None:
         raise AudioError(f"{path} is an empty file", expected="audio", kind="empty")
 
 
-def _sha256(raw: BinaryIO) -> str:
+def hash_file(raw: BinaryIO) -> str:
+    """SHA-256 of an opened file, from its beginning."""
     digest = hashlib.sha256()
-    while block := raw.read(HASH_BLOCK):
+    raw.seek(0)
+    while block := raw.read(_HASH_BLOCK):
         digest.update(block)
     return digest.hexdigest()
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns

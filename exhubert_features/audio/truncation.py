@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import BinaryIO
 
 # libsndfile notes in its log what a header promised and what the file's size allows.
@@ -22,12 +21,12 @@ OGG_TAIL = 65_307  # the largest Ogg page
 OGG_END = 4  # flag of a stream's last page
 
 
-def missing_data(path: Path, kind: str, log: str) -> str:
+def missing_data(raw: BinaryIO, kind: str, log: str) -> str:
     """Say what is missing of a file; nothing when it is whole.
 
     Parameters
     ----------
-    path
+    raw
         The file.
     kind
         libsndfile's name of its format.
@@ -43,9 +42,9 @@ def missing_data(path: Path, kind: str, log: str) -> str:
     if VOC in log:
         return "its last block is incomplete"
     if kind == "NIST":
-        return _missing_in_nist(path)
+        return _missing_in_nist(raw)
     if kind == "OGG":
-        return _missing_in_ogg(path)
+        return _missing_in_ogg(raw)
     return ""
 
 
@@ -83,21 +82,19 @@ def missing_in_asf(raw: BinaryIO) -> str:
     return "" if streamed or promised <= there else f"{there} of {promised} bytes are there"
 
 
-def _missing_in_nist(path: Path) -> str:
-    with path.open("rb") as raw:
-        header = raw.read(1024)
+def _missing_in_nist(raw: BinaryIO) -> str:
+    header = raw.read(1024)
     fields = {name: int(value) for name, value in NIST_FIELD.findall(header)}
     size = fields.get(b"sample_n_bytes", 0) * fields.get(b"channel_count", 1)
     promised = 1024 + fields.get(b"sample_count", 0) * size
-    there = path.stat().st_size
+    there = raw.seek(0, os.SEEK_END)
     # Compressed (shorten) files are smaller by right, but libsndfile does not open those.
     return f"{there} of {promised} bytes are there" if there + SLACK < promised else ""
 
 
-def _missing_in_ogg(path: Path) -> str:
-    with path.open("rb") as raw:
-        raw.seek(max(0, path.stat().st_size - OGG_TAIL))
-        tail = raw.read()
+def _missing_in_ogg(raw: BinaryIO) -> str:
+    raw.seek(max(0, raw.seek(0, os.SEEK_END) - OGG_TAIL))
+    tail = raw.read()
     page = tail.rfind(b"OggS")
     header = tail[page : page + 27]
     if page < 0 or len(header) < 27 or not header[5] & OGG_END:

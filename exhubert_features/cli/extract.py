@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..spec import SAMPLE_RATE
+from ..errors import AudioError
 from .extract_on_ray import add_ray_arguments, run_on_ray
 from .extracting import begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
@@ -24,8 +23,8 @@ from .options import (
 from .wording import count, duration, size
 
 if TYPE_CHECKING:
-    from ..extraction import Extraction
-    from ..records import PlannedClip
+    from ..extraction import Extraction, Outlook
+    from ..store import WriteProgress
 
 SPARE_BYTES = 256 << 20  # left free on the disk, for the index and for everybody else
 
@@ -36,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         nargs="+",
         metavar="INPUT",
-        help="audio files, folders, CSV/TSV manifests (file, and optionally id, start, end, ...), "
-        "SpeechBrain manifests",
+        help="audio files, folders, URLs of either, CSV/TSV manifests (file, and optionally id, "
+        "start, end, ...), SpeechBrain manifests",
     )
     parser.add_argument(
         "-o", "--output", metavar="STORE", type=Path, required=True, help="folder of the store"
@@ -89,76 +88,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
-    from ..extraction import parse_part, plan_clips
+    from ..extraction import parse_part, plan
 
     if options.engine == "ray":
         return run_on_ray(options)
-    settings = read_settings(options)  # wrong usage shows before audio is read, and audio that
-    plan = plan_clips(  # is not there before the model is loaded
-        options.input,
-        channel=options.channel,
-        data_root=options.data_root,
-        workers=options.workers,
-        part=parse_part(options.part) if options.part else None,
-    )
+    settings = read_settings(options)  # wrong usage shows before the source is read, and a
+    part = parse_part(options.part) if options.part else None  # typo before the model is loaded
+    work = plan(options.input, data_root=options.data_root)
+    if part is not None:
+        work = work.part(part.number, part.count)
     if options.precision == "auto":
         options.precision = begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
-        plan,
+        work,
         **settings,
         strict=options.strict,
         batch_size=options.batch_size,
         workers=options.workers,
     )
-    missing = extraction.missing_in(options.output)
-    _show_plan(extraction, missing, options.output)
+    outlook = extraction.outlook(options.output)
+    if options.strict and outlook.failures:
+        raise AudioError(outlook.failures[0].reason, kind=outlook.failures[0].kind)
+    _show_plan(extraction, outlook, options.output)
     if options.dry_run:
         return 0
+    tried = 0
+
+    def watch(state: WriteProgress) -> None:
+        nonlocal tried
+        tried = state.total
+        interrupt.check()
+
     with Interrupt() as interrupt:
         try:
             store = extraction.write(
                 options.output,
                 progress=True,
-                missing=missing,
+                outlook=outlook,
                 shard_clips=options.shard_clips,
-                on_progress=interrupt.check,
+                on_progress=watch,
             )
         except KeyboardInterrupt:
             return stopped(options.output)
-    return summarise(store, {clip.id for clip in extraction.plan.planned})
+    return summarise(store, extraction.failures, tried)
 
 
-def _show_plan(extraction: Extraction, missing: Sequence[PlannedClip], output: Path) -> None:
+def _show_plan(extraction: Extraction, outlook: Outlook, output: Path) -> None:
     """Say what will happen; refuse what the disk cannot hold."""
     from ..errors import StoreError
     from ..store import estimate_bytes
 
-    needed = estimate_bytes(extraction.fingerprint, *extraction.expected_size(missing))
+    needed = estimate_bytes(extraction.fingerprint, outlook.rows, outlook.frames)
     folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     source, revision = (extraction.provenance[name] for name in ("source", "revision"))
     model = f"{source}@{revision[:8]}" if revision else source
+    about = "" if outlook.exact else "about "
     print(
-        f"Plan: {count(len(missing), 'clip')}, {duration(_seconds_of(missing))} of audio -> "
-        f"{size(needed)} in {output} ({size(free)} free); "
+        f"Plan: {about}{count(outlook.clips or 0, 'clip')}, {about}{duration(outlook.seconds)} of "
+        f"audio -> {about}{size(needed)} in {output} ({size(free)} free); "
         f"{model}, {extraction.encoder.precision} on {extraction.encoder.device}."
     )
-    if stored := len(extraction.clips) - len(missing):
-        print(f"In the store already: {count(stored, 'clip')}.")
-    if extraction.rejected:
-        print(f"Cannot be read: {count(len(extraction.rejected), 'clip')}, listed at the end.")
+    if outlook.present:
+        print(f"In the store already: {about}{count(outlook.present, 'clip')}.")
+    if outlook.failures:
+        print(f"Cannot be read: {count(len(outlook.failures), 'clip')}, listed at the end.")
     if extraction.plan.left_out:
         print(f"Left out, as their names are not those of audio: {extraction.plan.left_out:,}.")
     sys.stdout.flush()
     if needed + SPARE_BYTES > free:
         raise StoreError(
-            f"the store will take {size(needed)} and {folder} has {size(free)} free",
+            f"the store will take {about}{size(needed)} and {folder} has {size(free)} free",
             expected=size(needed + SPARE_BYTES),
             remedy="Choose fewer --layers, --pools or --frame-layers, --dtype float16, or another "
             "disk",
         )
-
-
-def _seconds_of(clips: Iterable[PlannedClip]) -> float:
-    """Audio in clips."""
-    return sum(clip.samples for clip in clips) / SAMPLE_RATE

@@ -15,6 +15,7 @@ from .wording import count, duration
 
 if TYPE_CHECKING:
     from ..cluster import Tally
+    from ..records import ClipFailure
 
 LINE_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -45,14 +46,21 @@ def add_ray_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_on_ray(options: argparse.Namespace) -> int:
     """Deal the clips out, show how far they are, and list what failed."""
-    from ..cluster import Cluster, Job, extract_on_ray, list_entries
-    from ..extraction import parse_part
+    from ..cluster import Cluster, Job, Tally, extract_on_ray
+    from ..extraction import parse_part, plan
     from ..store import FeatureStore
 
     settings = read_settings(options)
     part = parse_part(options.part) if options.part else None
-    entries = list(list_entries(options.input, options.data_root, part))
-    print(f"Plan: {count(len(entries), 'clip')} -> {options.output}, on Ray.", flush=True)
+    cluster = Cluster(
+        address=options.address, actors=options.actors, gpus_per_actor=options.gpus_per_actor
+    )
+    work = plan(options.input, data_root=options.data_root)
+    if part is not None:
+        work = work.part(part.number, part.count)
+    clips = work.about()
+    print(f"Plan: about {count(clips or 0, 'clip')} -> {options.output}, on Ray.")
+    sys.stdout.flush()
     if options.dry_run:
         return 0
     if options.precision == "auto":
@@ -64,19 +72,19 @@ def run_on_ray(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         threads=options.workers,
     )
-    cluster = Cluster(
-        address=options.address, actors=options.actors, gpus_per_actor=options.gpus_per_actor
-    )
+    failures: list[ClipFailure] = []
+    total = Tally()
     with Interrupt() as interrupt:
-        display = _Display(len(entries))
+        display = _Display(clips)
 
         def report(tally: Tally, workers: int) -> None:
+            failures.extend(tally.failures)
             display.update(tally, workers)
             interrupt.check()
 
         try:
-            extract_on_ray(
-                entries,
+            total = extract_on_ray(
+                work,
                 job,
                 cluster,
                 block_clips=options.shard_clips,
@@ -87,14 +95,14 @@ def run_on_ray(options: argparse.Namespace) -> int:
             return stopped(options.output)
         finally:
             display.close()
-    return summarise(FeatureStore(options.output), {entry.id for entry in entries})
+    return summarise(FeatureStore(options.output), failures, total.clips)
 
 
 class _Display:
     """Clips done, failures, hours of audio and the time left: redrawn on a terminal, else lines."""
 
-    def __init__(self, clips: int) -> None:
-        self._clips, self._done, self._failed = clips, 0, 0
+    def __init__(self, clips: int | None) -> None:
+        self._clips, self._done, self._failed = clips or 0, 0, 0
         self._new, self._seconds, self._workers = 0, 0.0, 0
         self._begun = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -105,7 +113,7 @@ class _Display:
         if workers and not self._workers and not self._done:
             self._begun = now  # loading the model is none of the pace
         self._workers = workers
-        self._done += tally.stored + tally.present + tally.failed
+        self._done += tally.clips
         self._new += tally.stored
         self._failed += tally.failed
         self._seconds += tally.seconds
@@ -129,12 +137,13 @@ class _Display:
     def state(self) -> str:
         """Say it in a line."""
         elapsed = time.monotonic() - self._begun
-        parts = [f"{self._done:,} of {count(self._clips, 'clip')}"]
+        clips = max(self._clips, self._done)  # it was about so many
+        parts = [f"{self._done:,} of {count(clips, 'clip')}"]
         if self._failed:
             parts.append(f"{self._failed:,} failed")
         parts += [f"{duration(self._seconds)} of audio", count(self._workers, "worker")]
         if self._new and elapsed:
             parts.append(f"{self._new / elapsed:.1f} clips/s")
-            left = (self._clips - self._done) * elapsed / self._done
+            left = (clips - self._done) * elapsed / self._done
             parts += [f"about {duration(left)} left"] if left else []
         return ", ".join(parts)

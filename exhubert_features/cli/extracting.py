@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,17 +58,16 @@ def stopped(output: Path) -> int:
     return 130
 
 
-def summarise(store: FeatureStore, names: Collection[str]) -> int:
-    """Say what is in the store now and what failed; 3 when any of these clips did."""
+def summarise(store: FeatureStore, failures: Sequence[ClipFailure], tried: int) -> int:
+    """Say what is in the store now and what failed; 3 when anything of this run did."""
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
-    silent = {name for name, state in status if name in names and "silent" in state}
+    silent = {name for name, state in status if "silent" in state}
     print(f"{store.path}: {count(len(store), 'row')}")
     if silent:
         print(f"Warning: {count(len(silent), 'silent clip')}, such as {min(silent)}")
-    failures = [failure for failure in store.failures if failure.id in names]
     if not failures:
         return 0
-    print(f"Failed: {len(failures):,} of {count(len(names), 'clip')}", file=sys.stderr)
+    print(f"Failed: {len(failures):,} of {count(tried, 'clip')}", file=sys.stderr)
     _show_failures(failures)
     print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
     return 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from .predicted import Predicted
 from .wording import count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..extraction import Plan
+    from ..records import ClipFailure, PlannedClip
 
 PROGRESS_SECONDS = 30.0  # of audio: less is done before anybody wonders
 FILES = (".csv", ".tsv", ".json", ".parquet")
@@ -51,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict; print, write or draw what was heard; 3 when a clip failed."""
-    from ..extraction import plan_clips
+    from ..extraction import measured, plan
     from ..heads import load_head
     from ..prediction import class_columns, prediction_spec
 
@@ -62,20 +66,18 @@ def run(options: argparse.Namespace) -> int:
     head = load_head(options.head) if options.head else None
     prediction_spec(head, **how)  # wrong usage shows before any work is done
     _check_output(options.output, force=options.force)
-    plan = plan_clips(
-        options.audio, channel=options.channel, data_root=options.data_root, workers=options.workers
-    )
-    _check_plot(options.plot, plan)
+    work = plan(options.audio, data_root=options.data_root)
+    _check_plot(options.plot, work)
     if options.precision is None:
         options.precision = head.fingerprint.model.precision if head else "auto"
     encoder = chosen_encoder(options)
     table = encoder.predict(
-        plan,
+        work,
         head=head,
         **how,
         batch_size=options.batch_size,
         workers=options.workers,
-        progress=sum(clip.samples for clip in plan.clips) > PROGRESS_SECONDS * SAMPLE_RATE,
+        progress=_is_long(measured(work, options.channel)),
     )
     predicted = Predicted(
         table,
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         windows=prediction_spec(head, **how).segments,
     )
     if options.plot and predicted.rows:
-        _draw(predicted, plan, options)
+        _draw(predicted, work, options)
     if options.output:
         _write(predicted, options.output, force=options.force)
     if options.format or not options.output:
@@ -113,6 +115,12 @@ def _check_output(path: Path | None, *, force: bool) -> None:
         )
 
 
+def _is_long(clips: Iterable[PlannedClip | ClipFailure]) -> bool:
+    """Whether there is so much audio that somebody will wonder how far it is."""
+    seconds = accumulate(getattr(clip, "samples", 0) / SAMPLE_RATE for clip in clips)
+    return any(so_far > PROGRESS_SECONDS for so_far in seconds)
+
+
 def _check_plot(path: Path | None, plan: Plan) -> None:
     """Refuse, before the work is done, what could not be drawn after it."""
     from ..errors import UsageError
@@ -120,8 +128,8 @@ def _check_plot(path: Path | None, plan: Plan) -> None:
 
     if path is None:
         return
-    if len(plan.planned) != 1:
-        raise UsageError(f"--plot with {len(plan.planned)} clips", expected="one recording")
+    if (clips := plan.count()) != 1:
+        raise UsageError(f"--plot with {clips} clips", expected="one recording")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}", expected=f"a name ending in {', '.join(SUFFIXES)}")
     if not path.absolute().parent.is_dir():
@@ -142,9 +150,10 @@ def _write(predicted: Predicted, path: Path, *, force: bool) -> None:
 def _draw(predicted: Predicted, plan: Plan, options: argparse.Namespace) -> None:
     """Draw the recording and what was heard in it."""
     from ..audio import read_audio
+    from ..extraction import measured
     from ..report.timeline import draw_timeline
 
-    (clip,) = plan.clips
+    (clip,) = measured(plan, options.channel)
     draw_timeline(
         options.plot,
         read_audio(clip.file, start=clip.start, end=clip.end, channel=options.channel),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard, cast
 
 from ..errors import AudioError, StoreError, UsageError
-from ..extraction import Entry, Part, Source, plan_ids, read_source
-from ..records import ClipFailure
+from ..extraction import Plan, Source, plan
+from ..records import ClipFailure, Entry
 from ..store.flight import KILLED
 from ..store.journal import read_journal
 from .places import Cluster, connected
@@ -21,7 +20,7 @@ _BLOCKS_EACH = 4  # blocks for each worker at least: with fewer the last one is 
 
 
 def extract_on_ray(
-    source: Source | Iterable[Entry | ClipFailure],
+    source: Source | Plan,
     job: Job,
     cluster: Cluster | None = None,
     *,
@@ -39,8 +38,7 @@ def extract_on_ray(
     ----------
     source
         Files, folders, manifests or a table, as :meth:`exhubert_features.Encoder.extract` takes
-        them, under the same paths on every machine; or entries, which are taken as workers
-        become free.
+        them, under the same paths on every machine; or a plan. Read as workers become free.
     job
         What the workers are told: the store, the model, the settings.
     cluster
@@ -60,54 +58,34 @@ def extract_on_ray(
     Tally
         The sum over all blocks.
     """
-    entries = list_entries(source, data_root)
 
     def watch(tally: Tally, workers: int) -> None:
         if strict and tally.failures:
             raise AudioError(tally.failures[0].reason, kind=tally.failures[0].kind)
         report(tally, workers)
 
+    work = plan(source, data_root=data_root)
     with connected(cluster or Cluster()) as places:
         from .crew import Crew  # which needs Ray
 
-        if isinstance(entries, Sized):
-            share = math.ceil(len(entries) / (places.actors * _BLOCKS_EACH))
+        clips = work.about()
+        if clips is not None:
+            share = math.ceil(clips / (places.actors * _BLOCKS_EACH))
             block_clips = max(1, min(block_clips, share))
-        schedule = Schedule(entries, block_clips, _suspects(Path(job.store)))
+        schedule = Schedule(_files(work), block_clips, _suspects(Path(job.store)))
         return Crew(job, places).work(schedule, watch)
 
 
-def list_entries(
-    source: Source | Iterable[Entry | ClipFailure],
-    data_root: str | Path | None = None,
-    part: Part | None = None,
-) -> Iterable[Entry | ClipFailure]:
-    """Give what a source names, no audio opened; entries are given on as they are.
-
-    Parameters
-    ----------
-    source, data_root
-        See :func:`extract_on_ray`.
-    part
-        Only the clips of this part.
-    """
-    if _are_entries(source):
-        return source
-    source = cast(Source, source)
-    named = read_source(source, data_root)
-    if named.arrays or named.lazy:
-        raise UsageError(
-            "audio in memory",
-            expected="files, folders, manifests or a table, which every machine can read",
-            remedy="Write it to files first",
-        )
-    return list(plan_ids(entry for entry in named.entries if part is None or part.holds(entry.id)))
-
-
-def _are_entries(source: object) -> TypeGuard[Iterable[Entry | ClipFailure]]:
-    if isinstance(source, list | tuple) and source:
-        return isinstance(source[0], Entry | ClipFailure)
-    return isinstance(source, Iterator)
+def _files(work: Plan) -> Iterator[Entry | ClipFailure]:
+    """Give what can be sent to another machine by its name."""
+    for entry in work:
+        if isinstance(entry, Entry) and entry.load is not None:
+            raise UsageError(
+                f"{entry.id} is audio in memory, or comes out of a function",
+                expected="files, folders, manifests or a table, which every machine can read",
+                remedy="Write it to files first",
+            )
+        yield entry
 
 
 def _suspects(store: Path) -> set[str]:

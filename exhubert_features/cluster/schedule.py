@@ -7,8 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from ..extraction import Entry
-from ..records import ClipFailure
+from ..records import ClipFailure, Entry
 from ..store.flight import KILLED
 
 # A lost worker is most often the machine's fault, not the clip's: once is no proof.

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ..encoder import load_encoder
-from ..extraction import Entry, Extraction, plan_entries
-from ..records import ClipFailure, ClipFeatures, PlannedClip
+from ..extraction import Extraction, Plan
+from ..records import ClipFailure, ClipFeatures, Entry, PlannedClip
 from ..spec import SAMPLE_RATE
-from ..store.journal import append_events, clip_key, mended, planned, read_journal
-from ..store.rows import outstanding
+from ..store.journal import append_events, planned
 from ..store.writer import Writer
 
-FAILURES_TOLD = 20  # of a run; all of them are in the store
+FAILURES_TOLD = 256  # of a run; all of them are in the store
 # What libraries raise over one clip. Others of a batch need not suffer: each is tried alone.
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
+Item = Entry | ClipFailure
+Result = Sequence[ClipFeatures] | ClipFailure | None  # None: it is there already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,11 @@ class Tally:
     failed: int = 0
     seconds: float = 0.0  # of audio in the stored
     failures: tuple[ClipFailure, ...] = ()  # the first few
+
+    @property
+    def clips(self) -> int:
+        """How many there were."""
+        return self.stored + self.present + self.failed
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -105,40 +112,39 @@ class Worker:
             warnings.simplefilter("always", UserWarning)
             self._encoder = load_encoder(**self._job.model)
         store = Path(self._job.store)
-        empty = self._extraction(())
-        empty.missing_in(store)  # a store that version 0.1.0 began has its own fingerprint
+        empty = self._extraction(Plan(()))
+        empty.go_on_with(store)  # one that version 0.1.0 began has its own fingerprint
         self._fingerprint = empty.fingerprint
         self._writer = Writer(store, empty.fingerprint, empty.provenance)
-        self._failures = dict(read_journal(store).failures)
         return Ready(
             precision=self._encoder.precision, warnings=tuple(str(one.message) for one in heard)
         )
 
-    def run(self, entries: Sequence[Entry | ClipFailure]) -> Tally:
+    def run(self, entries: Sequence[Item]) -> Tally:
         """Extract what the store lacks of some clips, and commit it."""
         extraction, writer = self._extraction(entries), self._writer
-        clips, failures = extraction.clips, [*extraction.rejected]
-        wanted = outstanding(clips, writer.stored)
-        if wanted:
-            append_events(writer.store, [planned(wanted)])
-        for failure in failures:
-            writer.fail(failure)
-        stored, samples = 0, 0
-        for clip, result in _each(extraction, wanted):
-            if writer.add(clip, result):
+        extraction.fingerprint = self._fingerprint
+        asked = [entry.id for entry in entries if isinstance(entry, Entry)]
+        if new := {name: "" for name in asked if name not in writer.stored}:
+            append_events(writer.store, [planned(new)])
+        stored, present, samples, failures = 0, 0, 0, list[ClipFailure]()
+        for clip, result in _each(extraction, entries, writer.has):
+            if result is None:
+                writer.mend(clip)
+                present += 1
+            elif writer.add(clip, result):
                 stored, samples = stored + 1, samples + clip.samples
             else:
                 failures.append(_failure(clip, result))
             if self._stopping:
                 break
         writer.flush()
-        self._mend(clips)
         return Tally(
             stored=stored,
-            present=len(clips) - len(wanted),
+            present=present,
             failed=len(failures),
             seconds=samples / SAMPLE_RATE,
-            failures=tuple(failures[:FAILURES_TOLD]),
+            failures=tuple(failures),
         )
 
     def stop(self) -> None:
@@ -149,44 +155,31 @@ class Worker:
         """Leave the store as a run on one machine would."""
         self._writer.__exit__(None, None, None)
 
-    def _extraction(self, entries: Sequence[Entry | ClipFailure]) -> Extraction:
+    def _extraction(self, source: Sequence[Item] | Plan) -> Extraction:
         job = self._job
-        plan = plan_entries(entries, channel=job.settings.get("channel"), workers=job.threads)
-        extraction = self._encoder.extract(
-            plan, **job.settings, batch_size=job.batch_size, workers=job.threads
+        return self._encoder.extract(
+            source, **job.settings, batch_size=job.batch_size, workers=job.threads
         )
-        if entries:
-            extraction.fingerprint = self._fingerprint
-        return extraction
-
-    def _mend(self, clips: Sequence[PlannedClip]) -> None:
-        """Note of clips that had failed in an earlier run that they are stored now."""
-        stored = {
-            clip_key(clip.id, clip.file)
-            for clip in clips
-            if self._writer.has(clip.id, clip.audio_sha256)
-        }
-        whole = [self._failures.pop(key) for key in self._failures.keys() & stored]
-        append_events(self._writer.store, map(mended, whole))
 
 
 def _each(
-    extraction: Extraction, clips: Sequence[PlannedClip]
-) -> Iterator[tuple[PlannedClip, Sequence[ClipFeatures] | ClipFailure]]:
-    """Give clips with their rows or failures; when something raises, the rest one by one."""
+    extraction: Extraction, entries: Sequence[Item], has: Callable[[str, str], bool]
+) -> Iterator[tuple[PlannedClip, Result]]:
+    """Give clips with what became of them; when something raises, the rest one by one."""
     done = 0
     try:
-        for pair in extraction.results(clips):
+        for pair in extraction.results(entries, has):
             done += 1
             yield pair
         return
     except _RAISED as error:
         _require_sane(error)
-    for clip in clips[done:]:
+    for entry in entries[done:]:
         try:
-            yield from extraction.results([clip])
+            yield from extraction.results([entry], has)
         except _RAISED as error:
             _require_sane(error)
+            clip = entry.clip() if isinstance(entry, Entry) else PlannedClip(id=entry.id)
             reason = f"{clip.file or clip.id} made {type(error).__name__}: {error}"
             yield clip, clip.failure("raised", reason)
 
@@ -197,7 +190,7 @@ def _require_sane(error: Exception) -> None:
         raise error
 
 
-def _failure(clip: PlannedClip, result: Sequence[ClipFeatures] | ClipFailure) -> ClipFailure:
+def _failure(clip: PlannedClip, result: Result) -> ClipFailure:
     if isinstance(result, ClipFailure):
         return result
     return clip.failure("refused", "the store refused its numbers; `exhubert inspect` says why")

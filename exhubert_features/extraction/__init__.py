@@ -1,21 +1,19 @@
-"""Audio to features: sources, plan, decoding, windows, encoding, pooling."""
+"""Audio to features: sources, plan, reading, windows, encoding, pooling."""
 
-from .manifest import Entry
+from .outlook import Outlook, measured
 from .parts import Part, parse_part
 from .pipeline import Extraction
-from .planning import Plan, plan_clips, plan_entries, plan_ids
-from .sources import LazyClip, Source, read_source
+from .planning import Plan, plan
+from .sources import LazyClip, Source
 
 __all__ = [
-    "Entry",
     "Extraction",
     "LazyClip",
+    "Outlook",
     "Part",
     "Plan",
     "Source",
+    "measured",
     "parse_part",
-    "plan_clips",
-    "plan_entries",
-    "plan_ids",
-    "read_source",
+    "plan",
 ]

@@ -6,11 +6,11 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..audio import is_url
 from ..errors import UsageError
-from ..records import ClipFailure
+from ..records import ClipFailure, Entry
 from ..tables import (
     FILE_COLUMNS,
     ID_COLUMNS,
@@ -18,25 +18,13 @@ from ..tables import (
     TableRow,
     fault_in,
     first_of,
-    read_table,
+    stream_table,
 )
 
 PLACEHOLDER = re.compile(r"\{\w+\}|\$\w+")  # SpeechBrain's {data_root} and $data_folder
 # Control characters, and the surrogates that stand for bytes which are no UTF-8.
 UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _KNOWN = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One row: a file or a part of it. ``in_samples`` tells the unit of start and end."""
-
-    id: str
-    file: str
-    start: float = 0.0
-    end: float | None = None
-    in_samples: bool = False
-    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | ClipFailure]:
@@ -52,14 +40,14 @@ def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | 
         Takes the place of a leading ``{data_root}`` or ``$data_root``, and holds relative files
         that are not beside the manifest.
     """
-    table = read_table(path)
-    if not set(FILE_COLUMNS) & set(table.columns):
+    columns, rows = stream_table(path)
+    if columns and not set(FILE_COLUMNS) & set(columns):
         raise UsageError(
-            f"{path} has the columns {', '.join(table.columns) or 'none'}",
+            f"{path} has the columns {', '.join(columns) or 'none'}",
             expected="a column named file (or wav, path)",
             remedy="Name the columns in the first line, with commas, semicolons or tabs between",
         )
-    for row in table.rows:
+    for row in rows:
         yield read_row(row, table=str(path), folder=path.parent, data_root=data_root)
 
 
@@ -143,6 +131,8 @@ def storable(text: object) -> str:
 
 
 def _resolve(name: str, folder: Path, data_root: str | None) -> str:
+    if is_url(name):
+        return name
     placeholder = PLACEHOLDER.match(name)
     if placeholder and data_root is None:
         raise UsageError(
@@ -150,8 +140,13 @@ def _resolve(name: str, folder: Path, data_root: str | None) -> str:
             expected="to be told the folder that stands for it",
             remedy="Name it with --data-root, or data_root=",
         )
+    if data_root is not None and is_url(data_root):
+        return (
+            f"{data_root.rstrip('/')}/{name[placeholder.end() if placeholder else 0 :].lstrip('/')}"
+        )
     if placeholder:
         return os.path.normpath(str(data_root) + name[placeholder.end() :])
-    if data_root is not None and not os.path.lexists(folder / name):
+    beside = os.path.normpath(folder / name)
+    if data_root is not None and not os.path.lexists(beside):
         return os.path.normpath(Path(data_root) / name)
-    return os.path.normpath(folder / name)
+    return beside

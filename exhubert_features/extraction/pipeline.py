@@ -1,4 +1,4 @@
-"""Audio to features: a plan's clips decoded ahead, encoded in batches, given back one by one."""
+"""Audio to features: a plan's clips read ahead, encoded in batches, given back one by one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from ..errors import AudioError, UsageError
 from ..fingerprint import Fingerprint
 from ..inference import Inference
 from ..records import ClipFailure, ClipFeatures, PlannedClip
+from ..register import NameSet
 from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
 from ..windows import expected_size, plan_windows
 from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_table
-from .decoding import Decoded, decode_ahead, load_clip
+from .decoding import Item, Reader, decode_ahead
+from .outlook import Outlook, look_ahead
 from .planning import Plan, worker_count
 from .pooling import parts_of
 from .progress import Progress
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
     from ..store import FeatureStore, WriteProgress
 
-Result = list[ClipFeatures] | ClipFailure
+MOST_UNFINISHED = 1 << 14  # clips that wait for one before them: mostly, those there already
+
+Result = list[ClipFeatures] | ClipFailure | None  # None: it is there already
 
 
 class Extraction:
@@ -43,10 +47,14 @@ class Extraction:
     Attributes
     ----------
     fingerprint
-        What decides the numbers. :meth:`missing_in` and :meth:`write` set it to that of the store
+        What decides the numbers. :meth:`outlook` and :meth:`write` set it to that of the store
         where they go on with one in which frames have gaps.
     provenance
         Where the weights were found and what ran them; decides no numbers.
+    plan
+        What to do: entries, one by one.
+    failures
+        Clips without features, of those tried so far, by id.
     """
 
     def __init__(
@@ -71,8 +79,6 @@ class Extraction:
         self._workers = worker_count(workers)
         self._strict = strict
         self._progress = Progress(0, 0.0, shown=False)
-        if strict and plan.rejected:
-            raise AudioError(plan.rejected[0].reason, kind=plan.rejected[0].kind)
 
     @property
     def spec(self) -> ExtractionSpec:
@@ -80,37 +86,43 @@ class Extraction:
         return self.fingerprint.spec
 
     @property
-    def clips(self) -> tuple[PlannedClip, ...]:
-        """The clips to do; their ids are unique."""
-        return self.plan.clips
-
-    @property
-    def rejected(self) -> tuple[ClipFailure, ...]:
-        """Clips that could not even be planned, and why."""
-        return self.plan.rejected
-
-    @property
     def failures(self) -> list[ClipFailure]:
-        """Clips without features, of those tried so far, and those that could not be planned."""
-        return [*self.rejected, *self._failed.values()]
+        """Clips without features, of those tried so far."""
+        return list(self._failed.values())
 
     def __iter__(self) -> Iterator[ClipFeatures | ClipFailure]:
         """Give rows and failures in the order of the source."""
-        results = self.results(self.clips)
-        for planned in self.plan.planned:
-            result = planned if isinstance(planned, ClipFailure) else next(results)[1]
+        for _, result in self.results(self.plan):
             if isinstance(result, ClipFailure):
                 yield result
             else:
-                yield from result
+                yield from result or ()
 
-    def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
-        """Give each clip with its rows or its failure, lazily and in the order given."""
-        unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure]] = deque()
+    def results(
+        self, entries: Iterable[Item], has: Callable[[str, str], bool] | None = None
+    ) -> Iterator[tuple[PlannedClip, Result]]:
+        """Give each clip with its rows or its failure, lazily and in the order given.
+
+        Entries are taken as they are needed, some hundred ahead, and each is read once: what is
+        held in memory does not grow with their number.
+
+        Parameters
+        ----------
+        entries
+            Those of a plan, or some of them.
+        has
+            Tells by id and SHA-256 whether a clip is there already: it is then not decoded, and
+            its result is None. Called in threads.
+        """
+        unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure | None]] = deque()
         batches = Batches(self.encoder, self.spec, self.batch_size)
-        for clip, wave in decode_ahead(clips, self._load, self._workers):
-            unfinished.append((clip, self._begin(clip, wave, batches)))
-            while batches.plenty:
+        reader = Reader(self.spec.channel, has or (lambda name, audio: False), self._admit)
+        for clip, wave in decode_ahead(entries, reader, self._workers):
+            if isinstance(wave, ClipFailure):
+                self._progress.update(clip.samples / SAMPLE_RATE)
+            begun = self._begin(clip, wave, batches) if isinstance(wave, np.ndarray) else wave
+            unfinished.append((clip, begun))
+            while batches.plenty or (batches and len(unfinished) > MOST_UNFINISHED):
                 self._progress.update(batches.encode_next())
                 yield from self._finished(unfinished)
             yield from self._finished(unfinished)
@@ -118,10 +130,28 @@ class Extraction:
             self._progress.update(batches.encode_next())
             yield from self._finished(unfinished)
 
-    def expected_size(self, clips: Iterable[PlannedClip]) -> tuple[int, int]:
-        """Tell how many rows clips will give, and at most how many frames, by their headers."""
-        sizes = [expected_size(clip.samples, self.spec, self.encoder.frame_count) for clip in clips]
-        return sum(rows for rows, _ in sizes), sum(frames for _, frames in sizes)
+    def outlook(self, path: str | Path | None = None) -> Outlook:
+        """Judge what a run will come to, by names and by the headers of at most some thousand.
+
+        Parameters
+        ----------
+        path
+            The store that will be written to; clips whose ids it holds count as done, though
+            only their hashes will tell.
+
+        Raises
+        ------
+        FingerprintMismatch
+            When the store was made with other weights or settings.
+        """
+        stored = NameSet() if path is None else self.go_on_with(path)
+        return look_ahead(
+            self.plan,
+            self._size_of,
+            channel=self.spec.channel,
+            stored=stored,
+            workers=self._workers,
+        )
 
     def to_dataframe(
         self, *, layer: int | None = None, pool: str | None = None, progress: bool = False
@@ -168,11 +198,21 @@ class Extraction:
 
     def iterate(self, *, progress: bool = False) -> Iterator[ClipFeatures | ClipFailure]:
         """Iterate over the rows, showing on stderr how far it is if wanted."""
-        with self._watched(self.clips, shown=progress):
+        with self._watched(self.outlook() if progress else None):
             yield from self
 
-    def missing_in(self, path: str | Path) -> tuple[PlannedClip, ...]:
-        """Tell which clips the store at ``path`` does not hold yet with this very audio.
+    def go_on_with(self, path: str | Path) -> NameSet:
+        """Take the fingerprint of a store, if it is this one's but of an earlier version.
+
+        Parameters
+        ----------
+        path
+            Folder of the store, which need not be there.
+
+        Returns
+        -------
+        NameSet
+            The clips of this plan's parts that it holds.
 
         Raises
         ------
@@ -181,27 +221,28 @@ class Extraction:
         """
         from ..store import FeatureStore
         from ..store.journal import require_same
-        from ..store.rows import outstanding
 
+        stored = NameSet()
         path = Path(path)
         self.fingerprint = self._asked
         if not (path / "store.json").is_file():
-            return self.clips
+            return stored
         store = FeatureStore(path)
         # A store with frames that version 0.1.0 began goes on with the windows of then.
         earlier = replace(self._asked, spec=replace(self._asked.spec, gapless=False))
         if not store.fingerprint.difference(earlier):
             self.fingerprint = earlier
         require_same(path, store.fingerprint, self.fingerprint)
-        stored = zip(store.column("clip_id"), store.column("audio_sha256"), strict=True)
-        return outstanding(self.clips, dict(stored))
+        for name in filter(self.plan.holds, store.column("clip_id")):
+            stored.add(name)
+        return stored
 
     def write(
         self,
         path: str | Path,
         *,
         progress: bool = False,
-        missing: Iterable[PlannedClip] | None = None,
+        outlook: Outlook | None = None,
         shard_clips: int = 256,
         on_progress: Callable[[WriteProgress], None] | None = None,
     ) -> FeatureStore:
@@ -214,8 +255,8 @@ class Extraction:
             on where it stopped.
         progress
             Show on stderr how far it is.
-        missing
-            What :meth:`missing_in` told of this store, where that was asked already.
+        outlook
+            What :meth:`outlook` told of this store, where that was asked already.
         shard_clips
             Clips in one file of the store.
         on_progress
@@ -229,21 +270,28 @@ class Extraction:
         from ..store import FeatureStore, ShardLimits
 
         def report(state: WriteProgress) -> None:
-            self._progress.failed = state.failed - len(self.rejected)  # the store refuses, too
+            self._progress.failed = state.failed  # the store refuses, too
+            if state.failure is not None:
+                self._failed[state.failure.id] = state.failure
             if on_progress is not None:
                 on_progress(state)
 
-        if missing is None:
-            missing = self.missing_in(path)
-        with self._watched(missing, shown=progress):
+        if outlook is None and progress:
+            outlook = self.outlook(path)
+        elif outlook is None:
+            self.go_on_with(path)
+        with self._watched(outlook if progress else None):
             limits = ShardLimits(clips=shard_clips)
             return FeatureStore.write(path, self, limits=limits, on_progress=report)
 
     @contextmanager
-    def _watched(self, clips: Iterable[PlannedClip], *, shown: bool) -> Iterator[None]:
-        """Show the progress of runs inside."""
-        seconds = [clip.samples / SAMPLE_RATE for clip in clips]
-        self._progress = Progress(len(seconds), sum(seconds), shown=shown)
+    def _watched(self, outlook: Outlook | None) -> Iterator[None]:
+        """Show the progress of runs inside; None shows nothing."""
+        self._failed = {}
+        if outlook is not None:
+            failing = len(outlook.failures)
+            clips = None if outlook.clips is None else outlook.clips + failing
+            self._progress = Progress(clips, outlook.seconds)
         try:
             yield
         finally:
@@ -256,14 +304,18 @@ class Extraction:
         options = {"batch_size": self.batch_size, "workers": self._workers}
         return Extraction(self.plan, self.encoder, spec, strict=self._strict, **options)
 
-    def _load(self, clip: PlannedClip) -> Decoded:
-        """Decode a clip, unless it or what it will become takes more memory than there is."""
+    def _size_of(self, clip: PlannedClip) -> tuple[int, int]:
+        """Tell how many rows a clip will give, and at most how many frames."""
+        return expected_size(clip.samples, self.spec, self.encoder.frame_count)
+
+    def _admit(self, clip: PlannedClip) -> int:
+        """Give the bytes that a clip's samples may take, unless what it becomes takes too many."""
         limit = memory_limit() // self._workers  # as many are decoded at a time
-        rows, frames = self.expected_size([clip])
+        rows, frames = self._size_of(clip) if clip.samples else (0, 0)  # 0: nobody knows yet
         kept = rows * len(self.spec.layers or ()) * len(parts_of(self.spec.pools))
         size = 4 * self.encoder.hidden_size * (kept + 2 * frames * len(self.spec.frame_layers))
         if size > limit:
-            return AudioError(
+            raise AudioError(
                 f"{clip.file or clip.id} will give {rows:,} rows and {frames:,} frames, which take "
                 f"{size / 1e6:,.0f} MB of memory",
                 expected=f"at most {limit / 1e6:,.0f} MB for one clip",
@@ -271,35 +323,34 @@ class Extraction:
                 "layers",
                 kind="memory",
             )
-        return load_clip(clip, self.plan, self.spec.channel, limit)
+        return limit
 
-    def _begin(
-        self, clip: PlannedClip, wave: Decoded, batches: Batches
-    ) -> ClipAssembly | ClipFailure:
+    def _begin(self, clip: PlannedClip, wave: np.ndarray, batches: Batches) -> ClipAssembly:
         """Cut a decoded clip into windows and queue them."""
-        if isinstance(wave, AudioError):
-            self._progress.update(clip.samples / SAMPLE_RATE)
-            return clip.failure(wave.kind, str(wave))
         windows = plan_windows(len(wave), self.spec, self.encoder.frame_count)
         assembly = ClipAssembly(clip, wave, windows, self.spec, batches.parts)
         batches.put(assembly)
         return assembly
 
     def _finished(
-        self, unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure]]
+        self, unfinished: deque[tuple[PlannedClip, ClipAssembly | ClipFailure | None]]
     ) -> Iterator[tuple[PlannedClip, Result]]:
         """Hand out the clips at the head of the queue that are done."""
         while unfinished:
             clip, head = unfinished[0]
-            result = head if isinstance(head, ClipFailure) else head.result
-            if result is None:
+            result = head.result if isinstance(head, ClipAssembly) else head
+            if result is None and head is not None:
                 return
-            failed = isinstance(result, ClipFailure)
-            self._failed.pop(clip.id, None)
-            if isinstance(result, ClipFailure):
-                self._failed[clip.id] = result
-                if self._strict:
-                    raise AudioError(result.reason, kind=result.kind)
             unfinished.popleft()
-            self._progress.update(clips=1, failed=failed)
+            if result is not None:
+                self._count(clip, result)
             yield clip, result
+
+    def _count(self, clip: PlannedClip, result: list[ClipFeatures] | ClipFailure) -> None:
+        failed = isinstance(result, ClipFailure)
+        self._failed.pop(clip.id, None)
+        if isinstance(result, ClipFailure):
+            self._failed[clip.id] = result
+            if self._strict:
+                raise AudioError(result.reason, kind=result.kind)
+        self._progress.update(clips=1, failed=failed)

@@ -24,7 +24,7 @@ class Progress:
     Parameters
     ----------
     clips, seconds
-        How much there is to do.
+        How much there is to do; None and 0 where nobody knows.
     shown
         False for nothing at all.
     stream
@@ -32,23 +32,25 @@ class Progress:
     """
 
     def __init__(
-        self, clips: int, seconds: float, *, shown: bool = True, stream: TextIO | None = None
+        self, clips: int | None, seconds: float, *, shown: bool = True, stream: TextIO | None = None
     ) -> None:
         self.failed = 0
         self._clips, self._seconds = clips, seconds
         self._done = 0
         self._audio = 0.0
-        self._shown = shown and clips > 0
+        self._shown = shown and clips != 0
         self._stream = stream or sys.stderr
         self._last_line = time.monotonic()
         self._begun: tuple[float, float, int] | None = None  # time, audio, clips
-        self._bar = _open_bar(seconds, self._stream) if self._shown else None
+        self._bar = _open_bar(seconds, self._stream) if self._shown and clips else None
 
     def update(self, seconds: float = 0.0, *, clips: int = 0, failed: int = 0) -> None:
         """Count audio that the model is through with, and clips that are finished."""
         self._done += clips
         self.failed += failed
-        self._audio = min(self._audio + seconds, self._seconds)  # headers are not exact
+        self._audio += seconds
+        if self._clips is not None:
+            self._audio = min(self._audio, self._seconds)  # headers are not exact
         now = time.monotonic()
         if self._begun is None and self._audio:
             self._begun = (now, self._audio, self._done)
@@ -71,7 +73,8 @@ class Progress:
         print(self._state(), file=self._stream, flush=True)
 
     def _state(self) -> str:
-        parts = [f"{self._done:,} of {self._clips:,} clip{'' if self._clips == 1 else 's'}"]
+        of = "" if self._clips is None else f" of {self._clips:,}"
+        parts = [f"{self._done:,}{of} clip{'' if self._clips == 1 else 's'}"]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
         share = self._audio / self._seconds if self._seconds else 1.0
@@ -93,6 +96,8 @@ class Progress:
         pace = (self._done - clips) / elapsed
         if pace >= SLOWEST:
             parts.insert(0, f"{pace:.1f} clips/s")
+        if self._clips is None:
+            return parts
         settled = elapsed >= SETTLED_SECONDS or heard >= SETTLED_SHARE * self._seconds
         if settled and self._done < self._clips:
             parts.append(f"{_about((self._seconds - self._audio) / speed)} left")

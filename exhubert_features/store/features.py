@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,11 +180,18 @@ class FeatureStore:
         """Clips that a run was asked for and that are neither stored nor failed."""
         if not self.path.is_dir():
             return ()
-        stored, failed = self._audio(), {failure.id for failure in self.failures}
-        asked = read_journal(self.path).planned.items()
-        return tuple(
-            name for name, audio in asked if stored.get(name) != audio and name not in failed
-        )
+        stored, missing = self._audio(), dict[str, None]()
+
+        def ask(clips: Mapping[str, str]) -> None:
+            for name, audio in clips.items():
+                if name not in stored or (audio and stored[name] != audio):
+                    missing[name] = None
+                else:
+                    missing.pop(name, None)
+
+        read_journal(self.path, ask)
+        failed = {failure.id for failure in self.failures}
+        return tuple(name for name in missing if name not in failed)
 
     @property
     def shard_count(self) -> int:

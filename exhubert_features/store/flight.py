@@ -13,10 +13,14 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
+from ..errors import StoreError
 from ..files import abandoned_files, temporary_file
-from ..records import ClipFailure, PlannedClip
+from ..records import ClipFailure, Entry, PlannedClip
 
+Item = Entry | ClipFailure
+Result = TypeVar("Result")
 KILLED = "killed"  # the kind of a failure
 _NAME = "in-hand"
 _MOST = 1000  # clips noted: an extraction holds some hundred; another source may take all at once
@@ -37,12 +41,14 @@ class Flight:
         Ids of clips that were in hand at a kill.
     guilty
         Ids of clips that were alone in hand at a kill.
+    hand
+        Ids in hand, in the order in which they were taken.
     """
 
     def __init__(self, store: Path) -> None:
         self._path = store / _NAME
         self._descriptor = -1
-        self._hand: dict[str, None] = {}
+        self.hand: dict[str, None] = {}
         self._alone = ""
         noted = [_read(path) for path in abandoned_files(self._path)]
         self.guilty = {alone for alone, _ in noted if alone}
@@ -50,40 +56,46 @@ class Flight:
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
-        """Keep the file meanwhile."""
+        """Keep the file meanwhile, where one can be written: it helps, and nothing rests on it."""
         held = contextlib.ExitStack()
-        self._descriptor, _ = held.enter_context(temporary_file(self._path))
+        with contextlib.suppress(StoreError):
+            self._descriptor, _ = held.enter_context(temporary_file(self._path))
         self._note()
         try:
             yield
         finally:  # not told of errors of the work that went on: they are none of this file's
             held.close()
 
-    def watch(self, clips: Iterable[PlannedClip]) -> Iterator[PlannedClip]:
-        """Hand clips on, each noted before it is begun."""
-        for clip in clips:
-            self._hand[clip.id] = None
+    def watch(self, entries: Iterable[Item]) -> Iterator[Item]:
+        """Hand entries on, each noted before it is begun."""
+        for entry in entries:
+            self.hand[entry.id] = None
             self._note()
-            yield clip
+            yield entry
 
-    def alone(self, clip: PlannedClip) -> Iterator[PlannedClip]:
-        """Hand on one clip, while no other is in hand."""
-        self._alone = clip.id
+    def alone(self, entry: Item) -> Iterator[Item]:
+        """Hand on one entry, while no other is in hand."""
+        self.hand[entry.id] = None
+        self._alone = entry.id
         self._note()
-        yield clip
+        yield entry
 
-    def done(self, clip: PlannedClip) -> None:
-        """Forget a clip that is through; the next note leaves it out."""
-        self._hand.pop(clip.id, None)
-        self.suspects.discard(clip.id)
-        if self._alone:
-            self._alone = ""
-            self._note()
+    def through(
+        self, results: Iterable[tuple[PlannedClip, Result]]
+    ) -> Iterator[tuple[PlannedClip, Result]]:
+        """Hand results on, and forget each clip that is through; the next note leaves it out."""
+        for clip, result in results:
+            yield clip, result
+            self.hand.pop(clip.id, None)
+            self.suspects.discard(clip.id)
+            if self._alone:
+                self._alone = ""
+                self._note()
 
     def _note(self) -> None:
-        hand = [*self.suspects, *islice(reversed(self._hand), _MOST)]
+        hand = [*self.suspects, *islice(reversed(self.hand), _MOST)]
         text = json.dumps({"alone": self._alone, "hand": hand}).encode()
-        with contextlib.suppress(OSError):  # it helps after a kill; nothing rests on it
+        with contextlib.suppress(OSError):
             os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
 

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import DamagedStore, FingerprintMismatch, StoreError
 from ..files import (
     IrregularFile,
+    RegularFile,
     make_folder,
-    publish,
-    read_regular,
+    move_into_place,
     sweep,
     sync_folder,
+    temporary_file,
     write_all,
     write_error,
 )
 from ..fingerprint import Fingerprint
-from ..records import ClipFailure, PlannedClip
+from ..records import ClipFailure
+from ..register import NameSet
 from ..stamps import stamped, unstamped, write_json
 from .catalog import QUARANTINE, SHARDS, STATE, list_folder, read_record
 from .opening import REPAIR, check_version, read_error, read_fingerprint
@@ -40,6 +43,7 @@ LAYOUT = (
     "run was asked for, those that failed and why, one event a line. state.json: how many shards "
     "the last run left. index.npz: derived, may be deleted. quarantine/: what a repair took out."
 )
+ASKED_AT_ONCE = 8192  # clips in one event, 400 KB
 _SPARE_EVENTS = 100  # that a journal may have beyond what they come to
 _WORDS = ("id", "file", "kind", "reason", "audio_sha256", "when")
 
@@ -56,26 +60,33 @@ class StoredFailure(ClipFailure):
 
 @dataclass
 class Journal:
-    """What all events come to."""
+    """What all events come to; of clips asked for it only keeps how many, they may be millions."""
 
-    planned: dict[str, str] = field(default_factory=dict)  # clip id -> audio hash last asked for
     failures: dict[Key, StoredFailure] = field(default_factory=dict)
     events: int = 0
+    asked: int = 0
+    on_planned: Callable[[Mapping[str, str]], None] | None = None  # gets clips asked for, in order
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Add one event."""
         self.events += 1
         match event:
             case {"event": "planned", "clips": dict(clips)}:
-                self.planned |= clips
+                self.ask(clips)
             case {"event": "mended", "id": str(name), "file": str(file)}:
                 self.failures.pop(clip_key(name, file), None)
             case {"event": "renewed"}:  # what follows says all that came before, also elsewhere
-                self.planned, self.failures = {}, {}
+                self.failures = {}
             case {"event": "failed", **values}:
                 self.add_failure(stored_failure(values))
             case _:
                 raise ValueError("it is no event")
+
+    def ask(self, clips: Mapping[str, str]) -> None:
+        """Count clips that are asked for: the audio hash by id, empty while it was not known."""
+        self.asked += len(clips)
+        if self.on_planned is not None:
+            self.on_planned(clips)
 
     def add_failure(self, failure: StoredFailure) -> None:
         """Remember a failure; attempts add up."""
@@ -113,10 +124,9 @@ def mended(failure: ClipFailure) -> dict[str, Any]:
     return {"event": "mended", "id": failure.id, "file": failure.file, "when": now()}
 
 
-def planned(clips: Iterable[PlannedClip]) -> dict[str, Any]:
-    """Give the event that clips are asked for."""
-    names = {clip.id: clip.audio_sha256 for clip in clips}
-    return {"event": "planned", "clips": names, "when": now()}
+def planned(clips: Mapping[str, str]) -> dict[str, Any]:
+    """Give the event that clips are asked for: the audio hash by id, empty where not known."""
+    return {"event": "planned", "clips": dict(clips), "when": now()}
 
 
 def now() -> str:
@@ -174,15 +184,24 @@ def _cut_torn_line(descriptor: int) -> int:
     return size
 
 
-def read_journal(store: Path) -> Journal:
+def read_journal(
+    store: Path, on_planned: Callable[[Mapping[str, str]], None] | None = None
+) -> Journal:
     """Give what happened to a store folder.
+
+    Parameters
+    ----------
+    store
+        The folder.
+    on_planned
+        Gets the clips that were asked for, some thousand at a time, in the order of time.
 
     Raises
     ------
     DamagedStore
         When a line is not what was written.
     """
-    journal = Journal()
+    journal = Journal(on_planned=on_planned)
     for place, problem in scan_journal(store, journal):
         raise DamagedStore(f"{place}: {problem}", remedy="Run `exhubert verify --repair` on it")
     return journal
@@ -196,7 +215,7 @@ def scan_journal(store: Path, journal: Journal) -> Iterator[tuple[Path, str]]:
             yield path, "its hash does not match its name"
             continue
         clips = [json.loads(line) for line in content.splitlines()]
-        journal.planned |= {clip["id"]: clip["audio_sha256"] for clip in clips}
+        journal.ask({clip["id"]: clip["audio_sha256"] for clip in clips})
     for path in list_folder(store / FAILURES):
         try:
             journal.add_failure(stored_failure(unstamped(_read(path))))
@@ -209,16 +228,28 @@ def scan_journal(store: Path, journal: Journal) -> Iterator[tuple[Path, str]]:
             yield store / JOURNAL, f"line {number}: {error}"
 
 
-def _journal_lines(store: Path) -> list[bytes]:
+def _journal_lines(store: Path) -> Iterator[bytes]:
     """Lines of the journal; one that has no end was never written whole."""
-    return _read(store / JOURNAL).split(b"\n")[:-1]
+    with _opened(store / JOURNAL) as stream:
+        yield from (line[:-1] for line in stream if line.endswith(b"\n"))
 
 
 def _read(path: Path) -> bytes:
+    with _opened(path) as stream:
+        return stream.read()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of a store; one that is absent is empty."""
     try:
-        return read_regular(path)
-    except FileNotFoundError:
-        return b""
+        with contextlib.ExitStack() as opened:
+            try:
+                raw = opened.enter_context(RegularFile(path))
+            except FileNotFoundError:
+                yield io.BytesIO()
+            else:
+                yield opened.enter_context(io.BufferedReader(raw))
     except IrregularFile as error:
         raise DamagedStore(f"{path} is no regular file", remedy=REPAIR) from error
     except OSError as error:
@@ -228,22 +259,37 @@ def _read(path: Path) -> bytes:
 def compact_journal(store: Path) -> None:
     """Write the journal anew when most of its events have become one another's past."""
     journal = read_journal(store)
-    if journal.events > 2 * len(journal.failures) + _SPARE_EVENTS:
+    kept = len(journal.failures) + journal.asked // ASKED_AT_ONCE
+    if journal.events > 2 * kept + _SPARE_EVENTS:
         renew_journal(store)
 
 
 def renew_journal(store: Path) -> None:
     """Write the shortest journal that comes to the same, without lines that cannot be used."""
-    path, journal = store / JOURNAL, Journal()
-    with _locked(path):
+    path = store / JOURNAL
+    names, clips = NameSet(), dict[str, str]()
+    sweep(store, JOURNAL)
+    with _locked(path), temporary_file(path) as (descriptor, temporary):
+
+        def write(events: Iterable[Mapping[str, Any]]) -> None:
+            write_all(descriptor, _lines(events))
+
+        def ask(more: Mapping[str, str]) -> None:
+            # Of a clip whose audio was not known yet, one note is enough.
+            new = {name: audio for name, audio in more.items() if audio or names.add(name)}
+            if len(clips) + len(new) > ASKED_AT_ONCE:
+                write([planned(clips)])
+                clips.clear()
+            clips.update(new)
+
+        write([{"event": "renewed", "when": now()}])
+        journal = Journal(on_planned=ask)
         for _ in scan_journal(store, journal):
             pass
-        events: list[Mapping[str, Any]] = [
-            {"event": "renewed", "when": now()},
-            {"event": "planned", "clips": journal.planned},
-            *({"event": "failed", **asdict(failure)} for failure in journal.failures.values()),
-        ]
-        publish(_lines(events), path, replace=True)
+        write([planned(clips)])
+        write({"event": "failed", **asdict(failure)} for failure in journal.failures.values())
+        os.fsync(descriptor)
+        move_into_place(temporary, path, replace=True)
 
 
 def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from ..records import PlannedClip
+from ..records import ClipFailure, PlannedClip
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteProgress:
     """Where a write stands after one more clip."""
 
-    total: int  # clips asked for
-    present: int  # of these, already in the store when the run began
+    total: int  # clips tried so far
+    present: int  # of these, in the store already
     stored: int  # of these, done in this run
     failed: int  # in this run
     clip: PlannedClip | None  # the one just done; None for plain rows
+    failure: ClipFailure | None = None  # why it was not stored, where it failed
 
 
 Report = Callable[[WriteProgress], None]
@@ -31,8 +32,7 @@ def bar(shown: bool) -> Iterator[Report]:
     with tqdm(unit="clip", disable=not shown) as drawn:
 
         def report(state: WriteProgress) -> None:
-            drawn.total = state.total - state.present if state.clip else None
             drawn.set_postfix(failed=state.failed, refresh=False)
-            drawn.update()
+            drawn.update(state.total - state.present - drawn.n)
 
         yield report

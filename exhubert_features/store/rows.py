@@ -12,17 +12,11 @@ import numpy as np
 
 from ..errors import StoreError
 from ..frames import frame_centres
-from ..records import PlannedClip
 from ..spec import FRAME_STRIDE, ExtractionSpec
 from ..windows import frame_starts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def outstanding(clips: Iterable[PlannedClip], stored: Mapping[str, str]) -> tuple[PlannedClip, ...]:
-    """Tell which clips are not stored with this very audio; ``stored``: its hash by clip id."""
-    return tuple(clip for clip in clips if stored.get(clip.id) != clip.audio_sha256)
 
 
 class UnknownId(StoreError, KeyError):

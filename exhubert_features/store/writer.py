@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from ..errors import StoreError, UsageError
 from ..files import publish
 from ..fingerprint import Fingerprint
-from ..records import ClipFailure, ClipFeatures, PlannedClip
+from ..records import ClipFailure, ClipFeatures, Entry, PlannedClip
+from ..register import NameMap
 from .catalog import load_catalog, next_number, read_shard, shard_path
+from .fitness import cast, require_promised, size_of, unfit
 from .flight import KILLED, Flight, left_out
 from .journal import (
+    ASKED_AT_ONCE,
     append_events,
     clip_key,
     compact_journal,
@@ -35,14 +36,16 @@ from .journal import (
 )
 from .opening import ShardTable
 from .progress import Report, WriteProgress
-from .rows import outstanding
-from .shard import ShardRows, dtype_of, encode, gather, shapes
+from .shard import ShardRows, dtype_of, encode, gather
 
 logger = logging.getLogger(__name__)
-FLOAT16_LARGEST = 65_504.0
 _EVENTS_AT_ONCE = 1000  # failures kept in memory before they are written
 
-Result = Sequence[ClipFeatures] | ClipFailure
+_FIRST_ASKED = 256  # clips named in the journal at first, then twice as many each time
+_SHARDS_KNOWN = 1000  # of those just written, kept to save the next opening their reading: 50 MB
+
+Item = Entry | ClipFailure
+Result = Sequence[ClipFeatures] | ClipFailure | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +73,14 @@ class FeatureSource(Protocol):
         ...
 
     @property
-    def clips(self) -> Sequence[PlannedClip]:
-        """The clips to do."""
+    def plan(self) -> Iterable[Item]:
+        """What to do, read as it goes; ids of entries are unique."""
         ...
 
-    @property
-    def rejected(self) -> Sequence[ClipFailure]:
-        """Those that could not even be planned."""
-        ...
-
-    def results(self, clips: Iterable[PlannedClip]) -> Iterator[tuple[PlannedClip, Result]]:
-        """Give each clip with its rows or its failure."""
+    def results(
+        self, entries: Iterable[Item], has: Callable[[str, str], bool] | None = None
+    ) -> Iterator[tuple[PlannedClip, Result]]:
+        """Give each clip with its rows or its failure; None for one that ``has`` tells of."""
         ...
 
 
@@ -102,6 +102,12 @@ class Writer:
         Where the model was found; decides no numbers.
     limits
         When to publish a shard.
+
+    Attributes
+    ----------
+    stored
+        The clips in the store, with 64 bits of their audio's hash: what a writer holds for each
+        of them takes 24 to 48 bytes, and as much for each row that is not named like its clip.
     """
 
     def __init__(
@@ -116,23 +122,28 @@ class Writer:
                 f"{store} is a file", expected="a folder", remedy="Packed stores are read-only"
             )
         self.store = store
-        self.stored: dict[str, str] = {}  # clip id -> audio hash
         self._fingerprint = fingerprint
         self._provenance = provenance or {}
         self._limits = limits or ShardLimits()
         self._flight = Flight(store)
         create_store(store, fingerprint, self._provenance)
-        self._owners: dict[str, str] = {}  # row id -> clip id
         self._rows: list[ClipFeatures] = []
         self._clips = self._bytes = 0  # of these rows
+        self._fresh: dict[str, str] = {}  # their ids -> clip ids
         self._events: list[dict[str, Any]] = []
-        self._failed: set[str] = set()
+        self._mended: list[dict[str, Any]] = []  # not to be written before their rows
+        self._changed: deque[tuple[str, str]] = deque()  # clips, and hashes that are not stored
+        self._changes, self._first_changed = 0, ""
         self._flushed = time.monotonic()
-        self._known: list[ShardTable] = []  # shards written, or met, by this writer
+        # Shards written, or met, by this writer.
+        self._known: deque[ShardTable] = deque(maxlen=_SHARDS_KNOWN)
+        self._failures = read_journal(store).failures
         catalog = load_catalog(store, fingerprint)
         self._next = next_number(store, catalog.shards)
-        columns = [catalog.text(name) for name in ("clip_id", "audio_sha256", "id")]
-        self._remember(*([column[row] for row in catalog.live.tolist()] for column in columns))
+        self.stored = NameMap(expected=len(catalog.live))
+        self._owners = NameMap()  # clips of rows that are not named like them
+        for table in catalog.tables:  # later ones replace what earlier ones say
+            self._remember(table)
 
     def __enter__(self) -> Writer:
         return self
@@ -148,30 +159,38 @@ class Writer:
         if kind is None or issubclass(kind, KeyboardInterrupt):
             catalog = load_catalog(self.store, self._fingerprint, known=self._known)
             note_state(self.store, next_number(self.store, catalog.shards))
+        if kind is None:
+            compact_journal(self.store)
 
     def has(self, clip_id: str, audio_sha256: str) -> bool:
-        """Whether this very audio is stored under this id."""
-        return self.stored.get(clip_id) == audio_sha256
+        """Whether this very audio is stored under this id; any thread may ask."""
+        return self.stored.get(clip_id) == _number(audio_sha256)
 
-    def add(self, clip: PlannedClip, result: Result) -> bool:
+    def add(self, clip: PlannedClip, result: Sequence[ClipFeatures] | ClipFailure) -> bool:
         """Take one clip's rows, or its failure; False when it is a failure."""
+        return self._add(clip, result) is None
+
+    def _add(
+        self, clip: PlannedClip, result: Sequence[ClipFeatures] | ClipFailure
+    ) -> ClipFailure | None:
+        """Take one clip's rows or failure; why it is a failure, None when it is none."""
         if isinstance(result, ClipFailure):
             refusal: ClipFailure | None = replace(result, audio_sha256=clip.audio_sha256)
         else:
             refusal = self._refusal(clip, result)
         if refusal:
-            self._failed.add(clip.id)
             self.fail(refusal)
         elif not isinstance(result, ClipFailure):
             dtype = dtype_of("pooled", self._fingerprint)
-            self._rows += [_cast(row, dtype) for row in result]
-            self._owners.update((row.id, clip.id) for row in result)
+            self._rows += [cast(row, dtype) for row in result]
+            self._fresh.update((row.id, clip.id) for row in result)
             self._clips += 1
-            self._bytes += sum(_size(row) for row in self._rows[-len(result) :])
+            self._bytes += sum(size_of(row) for row in self._rows[-len(result) :])
+            self.mend(clip)
         limits, waited = self._limits, time.monotonic() - self._flushed
         if self._bytes >= limits.bytes or self._clips >= limits.clips or waited >= limits.seconds:
             self.flush()
-        return refusal is None
+        return refusal
 
     def fail(self, failure: ClipFailure) -> None:
         """Record a clip without features."""
@@ -186,7 +205,12 @@ class Writer:
         collected, self._rows, self._clips, self._bytes = self._rows, [], 0, 0
         if collected:
             self.publish(gather(collected))
-        events, self._events = self._events, []
+        self._fresh = {}
+        changed = dict(self._changed.popleft() for _ in range(len(self._changed)))
+        self._events += [planned(changed)] if changed else []
+        self._first_changed = self._first_changed or next(iter(changed), "")
+        self._changes += len(changed)
+        events, self._events, self._mended = self._events + self._mended, [], []
         append_events(self.store, events)
 
     def publish(self, rows: ShardRows) -> None:
@@ -202,7 +226,7 @@ class Writer:
             table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)
             self._next += 1
-            self._remember(*(table.words(name) for name in ("clip_id", "audio_sha256", "id")))
+            self._remember(table)
 
     def take(
         self, source: FeatureSource | Iterable[ClipFeatures | ClipFailure], report: Report
@@ -214,67 +238,89 @@ class Writer:
             self._take_rows(source, report)
 
     def _take_planned(self, extraction: FeatureSource, report: Report) -> None:
-        clips = extraction.clips
-        counts = Counter(clip.id for clip in clips)
-        if doubled := [name for name, count in counts.items() if count > 1]:
-            raise StoreError(f"{len(doubled)} ids are not unique, the first is {doubled[0]!r}")
-        wanted = outstanding(clips, self.stored)
-        if changed := [clip.id for clip in wanted if clip.id in self.stored]:
-            logger.warning(
-                "audio has changed since it was stored (clips: %d, the first: %r): "
-                "it is extracted anew and replaces the old",
-                len(changed),
-                changed[0],
-            )
-        journal = read_journal(self.store)
-        known = journal.planned
-        if new := [clip for clip in wanted if known.get(clip.id) != clip.audio_sha256]:
-            append_events(self.store, [planned(new)])
-        for failure in extraction.rejected:
-            self.fail(failure)
-        present, done = len(clips) - len(wanted), Counter({False: len(extraction.rejected)})
-        killed = {one.id for one in journal.failures.values() if one.kind == KILLED}
+        done: Counter[str] = Counter()
+        killed = {one.id for one in self._failures.values() if one.kind == KILLED}
         self._flight.suspects |= killed - self._flight.guilty
-        with contextlib.closing(self._results(extraction, wanted)) as results:
+        with contextlib.closing(self._results(extraction)) as results:
             for clip, result in results:
-                done[self.add(clip, result)] += 1
+                refusal = None
+                if result is None:
+                    self.mend(clip)
+                else:
+                    refusal = self._add(clip, result)
+                done["present" if result is None else "failed" if refusal else "stored"] += 1
                 report(
                     WriteProgress(
-                        total=len(clips), present=present, stored=done[True], failed=done[False],
-                        clip=clip,
+                        total=done.total(), present=done["present"], stored=done["stored"],
+                        failed=done["failed"], clip=clip, failure=refusal,
                     )
                 )  # fmt: skip
         self.flush()
-        done_with = {clip.id for clip in wanted if self.has(clip.id, clip.audio_sha256)}
-        if forgotten := [c.id for c in wanted if c.id not in done_with | self._failed]:
+        if forgotten := list(self._flight.hand):
             raise StoreError(
                 f"the extraction returned nothing for {len(forgotten)} clips, "
                 f"first {forgotten[0]!r}"
             )
-        self._mend(clips)
+        self._warn_of_changes()
+
+    def _warn_of_changes(self) -> None:
+        if self._changes:
+            logger.warning(
+                "audio has changed since it was stored (clips: %d, the first: %r): "
+                "it is extracted anew and replaces the old",
+                self._changes,
+                self._first_changed,
+            )
+        self._changes, self._first_changed = 0, ""
 
     def _results(
-        self, extraction: FeatureSource, wanted: Sequence[PlannedClip]
+        self, extraction: FeatureSource
     ) -> Generator[tuple[PlannedClip, Result], None, None]:
         """Extract clips; those that were in hand when an earlier run was killed come last."""
-        if not wanted:
-            return
-        flight = self._flight
-        suspects = [clip for clip in wanted if clip.id in flight.suspects]
-        guilty = [clip for clip in wanted if clip.id in flight.guilty]
-        late = {clip.id for clip in (*suspects, *guilty)}
-        # Lazily, so that what a second writer stored in the meantime is not extracted here too.
-        missing = (clip for clip in wanted if not self.has(clip.id, clip.audio_sha256))
-        parts = [flight.watch(clip for clip in missing if clip.id not in late)]
-        parts += [flight.alone(clip) for clip in suspects]
+        flight, suspects, guilty = self._flight, list[Entry](), list[Entry]()
+
+        def unsuspected() -> Iterator[Item]:
+            for entry in self._asked(extraction.plan):
+                if isinstance(entry, ClipFailure):
+                    yield entry
+                elif entry.id in flight.guilty and entry.id not in self.stored:
+                    guilty.append(entry)
+                elif entry.id in flight.suspects or entry.id in flight.guilty:
+                    suspects.append(entry)
+                else:
+                    yield entry
+
         with flight.begun():
-            for number, part in enumerate(parts):
-                for clip, result in extraction.results(part):
-                    yield clip, result
-                    flight.done(clip)
-                if number == 0 and suspects:
-                    self.flush()
-        yield from ((clip, left_out(clip)) for clip in guilty)
+            yield from flight.through(extraction.results(flight.watch(unsuspected()), self._holds))
+            if suspects:
+                self.flush()
+            for entry in suspects:
+                yield from flight.through(extraction.results(flight.alone(entry), self._holds))
+        for entry in guilty:
+            yield entry.clip(), left_out(entry.clip())
+
+    def _asked(self, plan: Iterable[Item]) -> Iterator[Item]:
+        """Hand a plan's entries on in blocks, those that are new in the journal first."""
+        entries, size = iter(plan), _FIRST_ASKED
+        while block := list(islice(entries, size)):
+            new = {
+                entry.id: ""
+                for entry in block
+                if not isinstance(entry, ClipFailure)
+                and entry.id not in self.stored
+                and clip_key(entry.id, entry.file) not in self._failures
+            }
+            if new:
+                append_events(self.store, [planned(new)])
+            yield from block
+            size = min(2 * size, ASKED_AT_ONCE)
+
+    def _holds(self, clip_id: str, audio_sha256: str) -> bool:
+        """Whether a clip need not be extracted; remembers those whose audio has changed."""
+        known = self.stored.get(clip_id)
+        if known is not None and known != _number(audio_sha256):
+            self._changed.append((clip_id, audio_sha256))
+        return known == _number(audio_sha256)
 
     def _take_rows(self, rows: Iterable[ClipFeatures | ClipFailure], report: Report) -> None:
         seen: set[str] = set()
@@ -300,23 +346,29 @@ class Writer:
             )  # fmt: skip
         self.flush()
 
-    def _mend(self, clips: Iterable[PlannedClip]) -> None:
-        """Note of clips that had failed, before or in another run, that they are stored now."""
-        failures = read_journal(self.store).failures
-        stored = {
-            clip_key(clip.id, clip.file) for clip in clips if self.has(clip.id, clip.audio_sha256)
-        }
-        append_events(self.store, [mended(failures[key]) for key in failures.keys() & stored])
-        compact_journal(self.store)
+    def mend(self, clip: PlannedClip) -> None:
+        """Note of a clip that had failed that it is stored, once it is."""
+        if failure := self._failures.get(clip_key(clip.id, clip.file)):
+            self._mended.append(mended(failure))
 
     def _unstored(self, rows: ShardRows) -> ShardRows:
         pairs = zip(rows.text["clip_id"], rows.text["audio_sha256"], strict=True)
         new = [row for row, pair in enumerate(pairs) if not self.has(*pair)]
         return rows if len(new) == len(rows) else rows.select(new)
 
-    def _remember(self, clips: list[str], audio: list[str], rows: list[str]) -> None:
-        self.stored.update(zip(clips, audio, strict=True))
-        self._owners.update(zip(rows, clips, strict=True))
+    def _remember(self, table: ShardTable) -> None:
+        columns = (table.words(name) for name in ("clip_id", "audio_sha256", "id"))
+        for clip, audio, row in zip(*columns, strict=True):
+            self.stored[clip] = _number(audio)
+            if row != clip:
+                self._owners[row] = _number(clip)
+
+    def _belongs_to_another(self, row: str, clip: str) -> bool:
+        """Whether a row of this name is there already, of another clip."""
+        if row in self._fresh:
+            return self._fresh[row] != clip
+        owner = self._owners.get(row)
+        return owner != _number(clip) if owner is not None else row != clip and row in self.stored
 
     def _refusal(self, clip: PlannedClip, rows: Sequence[ClipFeatures]) -> ClipFailure | None:
         """Why a clip's rows must not be stored, or None when they may."""
@@ -325,76 +377,22 @@ class Writer:
         if len({row.id for row in rows}) < len(rows):
             return clip.failure("duplicate", "two of its rows have the same id")
         for row in rows:
-            owner = self._owners.get(row.id, clip.id)
-            if owner != clip.id:
-                return clip.failure("duplicate", f"row id {row.id!r} belongs to clip {owner!r}")
+            if self._belongs_to_another(row.id, clip.id):
+                return clip.failure("duplicate", f"row id {row.id!r} belongs to another clip")
             if "\0" in row.id:
                 return clip.failure("bad_id", f"row id {row.id!r} holds a NUL character")
-            self._require_promised(clip, row)
+            require_promised(clip, row, self._fingerprint)
             if row.audio_sha256 != clip.audio_sha256:
                 return clip.failure("changed", "the audio changed between planning and reading")
-            if refused := _unfit(row, self._fingerprint.spec.dtype):
+            if refused := unfit(row, self._fingerprint.spec.dtype):
                 return clip.failure(*refused)
         return None
 
-    def _require_promised(self, clip: PlannedClip, row: ClipFeatures) -> None:
-        """Raise for rows of another shape or clip than was promised: no fault of the audio."""
-        if row.clip_id != clip.id:
-            raise StoreError(f"row {row.id!r} came for clip {clip.id!r}, says {row.clip_id!r}")
-        frames = 0 if row.frames is None else row.frames.shape[1]
-        wanted = {
-            name: shape if name == "frames" else shape[1:]
-            for name, shape in shapes(self._fingerprint, 1, frames).items()
-            if name in ("pooled", "logits", "frames")
-        }
-        given = (("pooled", row.pooled), ("logits", row.logits), ("frames", row.frames))
-        found = {name: array.shape for name, array in given if array is not None}
-        if found != wanted:
-            raise StoreError(f"row {row.id!r} has {_listed(found)}", expected=_listed(wanted))
 
-
-def _listed(arrays: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in arrays.items())
+def _number(text: str) -> int:
+    """64 bits of a text: enough to tell two versions of one clip apart, in this process."""
+    return hash(text) & (1 << 64) - 1
 
 
 def _clip_of(row: ClipFeatures | ClipFailure) -> tuple[str, str]:
     return (row.id, row.file) if isinstance(row, ClipFailure) else (row.clip_id, row.file)
-
-
-def _size(row: ClipFeatures) -> int:
-    return row.pooled.nbytes + (0 if row.frames is None else row.frames.nbytes)
-
-
-def _cast(row: ClipFeatures, dtype: np.dtype) -> ClipFeatures:
-    """Give the row in the store's dtype; logits are few and stay float32."""
-    return replace(
-        row,
-        pooled=row.pooled.astype(dtype),
-        logits=None if row.logits is None else row.logits.astype(np.float32),
-        frames=None if row.frames is None else row.frames.astype(dtype),
-    )
-
-
-def _unfit(row: ClipFeatures, dtype: str) -> tuple[str, str] | None:
-    """Kind and reason of a row whose numbers cannot be stored."""
-    for name in ("pooled", "logits", "frames"):
-        array = getattr(row, name)
-        largest = 0.0 if array is None else _magnitude(array)
-        if np.isnan(largest):
-            return "nan", f"{name} of {row.id} hold NaN"
-        if name != "logits" and dtype == "float16" and largest > FLOAT16_LARGEST:
-            reason = f"{name} of {row.id} reach {largest:.6g}, float16 ends at 65,504"
-            return "overflow", f"{reason}. Use --dtype float32."
-        if np.isinf(largest):
-            return "infinite", f"{name} of {row.id} hold infinity"
-    return None
-
-
-def _magnitude(array: np.ndarray) -> float:
-    """Give the largest absolute value; NaN when one is NaN, infinity when one is infinite."""
-    if array.dtype == np.float16:
-        # Without their sign, the bits of float16 rise from 0 over infinity to NaN, and comparing
-        # integers is 40 times faster than numpy's comparison of halves.
-        bits = (np.ascontiguousarray(array).view(np.uint16) & 0x7FFF).max(initial=0)
-        return float(np.uint16(bits).view(np.float16))
-    return float(np.abs(array).max(initial=0))

@@ -24,8 +24,9 @@ from exhubert_features.evaluation.metrics import (
     unweighted_average_recall,
 )
 from exhubert_features.evaluation.splits import make_protocol
-from exhubert_features.extraction.planning import plan_clips
+from exhubert_features.extraction import measured, plan
 from exhubert_features.files import temporary_folder
+from exhubert_features.records import ClipFailure
 from exhubert_features.spec import SAMPLE_RATE
 from hyperpyyaml import load_hyperpyyaml
 
@@ -96,17 +97,16 @@ class EmotionBrain(sb.Brain):
 
 def make_datasets(hparams):
     """Train, valid and test sets out of one manifest, with no speaker in two of them."""
-    plan = plan_clips(hparams["manifest"], data_root=hparams["data_root"])
-    if plan.rejected:
+    clips = list(
+        measured(plan(hparams["manifest"], data_root=hparams["data_root"]))
+    )
+    if failures := [clip for clip in clips if isinstance(clip, ClipFailure)]:
         raise AudioError(
-            f"{len(plan.rejected)} clips cannot be used, first {plan.rejected[0].reason}",
+            f"{len(failures)} clips cannot be used, first {failures[0].reason}",
             remedy="Repair them or take them out of the manifest",
         )
     labels = join_labels(
-        [
-            {"id": clip.id, "file": clip.file, **clip.meta}
-            for clip in plan.clips
-        ],
+        [{"id": clip.id, "file": clip.file, **clip.meta} for clip in clips],
         target=hparams["target"],
         group=hparams["group"],
         split=hparams["split"],
@@ -139,7 +139,7 @@ def make_datasets(hparams):
     def dataset(positions):
         """Make the dataset of some rows."""
         clips = [
-            (plan.clips[labels.rows[i]], labels.classes[labels.values[i]])
+            (clips[labels.rows[i]], labels.classes[labels.values[i]])
             for i in positions
         ]
         items = {

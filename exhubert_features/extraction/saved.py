@@ -1,0 +1,133 @@
+"""Plans as files: one line an entry, and a checksum of all of them at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import UsageError
+from ..files import move_into_place, sweep, temporary_file, write_all
+from ..records import ClipFailure, Entry
+
+_FORMAT = {"format": "exhubert-plan", "version": 1}
+_BLOCK = 1 << 20
+_LINES = 4096  # written at a time
+_LAST = 4096  # bytes in which the last line is
+_REMEDY = "Save the plan anew"
+
+
+def save_plan(entries: Iterable[Entry | ClipFailure], path: Path) -> int:
+    """Write entries to a file that appears when it is whole; give their number."""
+    count, digest, block = 0, hashlib.sha256(), [_line(_FORMAT)]
+    sweep(path.absolute().parent, path.name)
+    with temporary_file(path.absolute()) as (descriptor, temporary):
+
+        def write() -> None:
+            content = b"".join(block)
+            digest.update(content)
+            write_all(descriptor, content)
+            block.clear()
+
+        for entry in entries:
+            count += 1
+            block.append(_line(_to_json(entry)))
+            if len(block) >= _LINES:
+                write()
+        write()
+        write_all(descriptor, _line({"entries": count, "sha256": digest.hexdigest()}))
+        os.fsync(descriptor)
+        move_into_place(temporary, path.absolute(), replace=True)
+    return count
+
+
+class SavedPlan:
+    """The entries in a file, read one by one; its bytes are compared with their checksum first.
+
+    Parameters
+    ----------
+    path
+        What :func:`save_plan` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with path.open("rb") as stream:
+                self._stamp = _stamp(stream)
+                self._count, self._size = _check(stream, path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+    def __iter__(self) -> Iterator[Entry | ClipFailure]:
+        with self._path.open("rb") as stream:
+            if _stamp(stream) != self._stamp:
+                raise UsageError(f"{self._path} has changed since it was opened", remedy=_REMEDY)
+            place = len(stream.readline())
+            for line in stream:
+                place += len(line)
+                if place > self._size:
+                    return
+                yield _from_json(json.loads(line))
+
+    def about(self) -> int:
+        """Give how many entries there are."""
+        return self._count
+
+
+def _check(stream: BinaryIO, path: Path) -> tuple[int, int]:
+    """Compare a file with its checksum; give its entries, and the bytes that hold them."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _LAST))
+    last = stream.read().splitlines(keepends=True)[-1:]
+    stream.seek(0)
+    try:
+        known = json.loads(stream.readline()) == _FORMAT
+        count, wanted = (json.loads(last[0])[name] for name in ("entries", "sha256"))
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known or not last[0].endswith(b"\n"):
+        raise UsageError(
+            f"{path} is not a saved plan, or is cut off",
+            expected="a file written by Plan.save",
+            remedy=_REMEDY,
+        )
+    stream.seek(0)
+    digest, left = hashlib.sha256(), size - len(last[0])
+    while left and (block := stream.read(min(_BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest() != wanted:
+        raise UsageError(f"{path} is not what was written", remedy=_REMEDY)
+    return count, size - len(last[0])
+
+
+def _to_json(entry: Entry | ClipFailure) -> Any:
+    if isinstance(entry, ClipFailure):
+        return asdict(entry)
+    if entry.load is not None:
+        raise UsageError(
+            f"{entry.id!r} is in memory", expected="a plan of files", remedy="Write it to a file"
+        )
+    place = (entry.start, entry.end, entry.in_samples)
+    return [entry.id, entry.file, *place, dict(entry.meta)]
+
+
+def _from_json(data: Any) -> Entry | ClipFailure:
+    if isinstance(data, dict):
+        return ClipFailure(**data)
+    name, file, start, end, in_samples, meta = data
+    return Entry(id=name, file=file, start=start, end=end, in_samples=in_samples, meta=meta)
+
+
+def _line(data: Any) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
+def _stamp(stream: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(stream.fileno())
+    return status.st_size, status.st_mtime_ns
