@@ -202,7 +202,8 @@ def checked_shard(path: Path) -> Iterator[CheckedShard]:
             version = check_stamp(raw, path)
             with h5py.File(raw, "r") as file:
                 yield CheckedShard(path, raw, version, file)
-    except (LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
+    # OverflowError: an address in the file that no number of h5py's holds.
+    except (LookupError, ValueError, TypeError, RuntimeError, OverflowError, OSError) as error:
         if raw.failure:
             raise read_error(path, raw.failure) from error
         raise DamagedStore(f"{path} is not laid out as a shard: {error}", remedy=REPAIR) from error
