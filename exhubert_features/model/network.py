@@ -221,13 +221,15 @@ class ExHuBERTNetwork(nn.Module):
             raise UsageError("labels for a model without a classification head")
         samples = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         frames = self.frame_lengths(samples if lengths is None else lengths)
-        kept: dict[int, Tensor] = {}
+        kept: list[tuple[int, Tensor]] = []
 
         def take_wanted(layer: int, hidden: Tensor) -> None:
-            if layer in ids and on_state is not None:
-                on_state(layer, hidden)
-            elif layer in ids:
-                kept[layer] = hidden
+            # Neither `in` nor a dictionary: to torch.compile of torch 2.4 an id is a symbol.
+            for wanted in ids:
+                if layer == wanted and on_state is not None:
+                    on_state(layer, hidden)
+                elif layer == wanted:
+                    kept.append((layer, hidden))
 
         deepest = self.num_states - 1 if classify else max(ids)
         hidden = self.hubert(waveforms, lengths, deepest, take_wanted)
@@ -240,7 +242,7 @@ class ExHuBERTNetwork(nn.Module):
             loss = functional.cross_entropy(
                 scores.float(), labels, weight=class_weights, label_smoothing=label_smoothing
             )
-        states = tuple(kept[layer] for layer in ids) if on_state is None else ()
+        states = tuple(state for wanted in ids for layer, state in kept if layer == wanted)
         return ModelOutput(states, ids, frames, scores, loss)
 
     def freeze_feature_encoder(self) -> None:
