@@ -364,3 +364,15 @@ def test_the_store_opens_without_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_shards_grow_with_the_store() -> None:
+    """Ten million clips, one after the other, make some thousand files."""
+    limits, shards, stored, clips = ShardLimits(), 0, 0, 0
+    while stored < 10_000_000:
+        clips += 64
+        if limits.reached(clips, 0, 0.0, stored=stored):
+            shards, stored, clips = shards + 1, stored + clips, 0
+        if stored == 256_000:
+            assert clips or shards == 1000
+    assert 4_000 < shards < 6_000

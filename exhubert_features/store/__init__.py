@@ -3,12 +3,12 @@
 from .copying import merge, pack
 from .features import FeatureStore
 from .journal import StoredFailure
+from .limits import ShardLimits
 from .progress import WriteProgress
 from .rows import UnknownId
 from .several import CORPUS, NamedStores, SeveralStores, open_stores
 from .shard import estimate_bytes
 from .verify import Damage, Verification, repair, verify
-from .writer import ShardLimits
 
 __all__ = [
     "CORPUS",

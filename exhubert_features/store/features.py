@@ -17,11 +17,12 @@ from ..spec import Layers, resolve_layers
 from .arrays import ShardReader
 from .catalog import join_tables, load_catalog
 from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
+from .limits import ShardLimits
 from .opening import checked_shard, is_shard
 from .progress import Report, bar
 from .rows import meta_table, row_index, row_times, unknown_id
 from .shard import ShardRows
-from .writer import FeatureSource, ShardLimits, Writer
+from .writer import FeatureSource, Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,8 +128,8 @@ class FeatureStore:
                 "rows without a fingerprint cannot be stored",
                 remedy="Pass fingerprint=Fingerprint(model=encoder.identity, spec=spec)",
             )
-        provenance = getattr(source, "provenance", {})
-        with Writer(Path(path), fingerprint, provenance, limits) as writer, bar(progress) as shown:
+        origin = getattr(source, "provenance", {})
+        with Writer(Path(path), fingerprint, origin, limits) as writer, bar(progress) as shown:
             writer.take(source, on_progress or shown)
         return FeatureStore(path)
 
@@ -184,10 +185,9 @@ class FeatureStore:
 
         def ask(clips: Mapping[str, str]) -> None:
             for name, audio in clips.items():
-                if name not in stored or (audio and stored[name] != audio):
-                    missing[name] = None
-                else:
-                    missing.pop(name, None)
+                missing[name] = None
+                if name in stored and (not audio or stored[name] == audio):
+                    del missing[name]
 
         read_journal(self.path, ask)
         failed = {failure.id for failure in self.failures}

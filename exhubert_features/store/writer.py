@@ -7,13 +7,13 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import StoreError, UsageError
+from ..errors import StoreError
 from ..files import publish
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, Entry, PlannedClip
@@ -34,6 +34,7 @@ from .journal import (
     read_journal,
     renew_description,
 )
+from .limits import ShardLimits
 from .opening import ShardTable
 from .progress import Report, WriteProgress
 from .shard import ShardRows, dtype_of, encode, gather
@@ -46,21 +47,6 @@ _SHARDS_KNOWN = 1000  # of those just written, kept to save the next opening the
 
 Item = Entry | ClipFailure
 Result = Sequence[ClipFeatures] | ClipFailure | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardLimits:
-    """A shard is published as soon as it reaches one of these."""
-
-    bytes: int = 64 << 20  # a shard is built in memory: writing needs about three times this
-    clips: int = 256  # at 100 KB a clip: 25 MB a shard
-    seconds: float = 300.0  # on a slow encoder a kill shall cost minutes, not hours
-
-    def __post_init__(self) -> None:
-        if min(self.bytes, self.clips) < 1:
-            raise UsageError(
-                f"a shard of {self.clips} clips and {self.bytes} bytes", expected="at least 1"
-            )
 
 
 @runtime_checkable
@@ -187,8 +173,8 @@ class Writer:
             self._clips += 1
             self._bytes += sum(size_of(row) for row in self._rows[-len(result) :])
             self.mend(clip)
-        limits, waited = self._limits, time.monotonic() - self._flushed
-        if self._bytes >= limits.bytes or self._clips >= limits.clips or waited >= limits.seconds:
+        waited = time.monotonic() - self._flushed
+        if self._limits.reached(self._clips, self._bytes, waited, stored=len(self.stored)):
             self.flush()
         return refusal
 
