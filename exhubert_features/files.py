@@ -272,8 +272,12 @@ def sweep(folder: Path, name: str | None = None) -> None:
 
 def abandoned_files(final: Path) -> list[Path]:
     """List what killed writers have left of a file of this name."""
-    paths = final.parent.glob(f".{glob.escape(final.name)}.*.tmp")
-    return [path for path in paths if _is_abandoned(path)]
+    found = []
+    for path in final.parent.glob(f".{glob.escape(final.name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # its writer has ended meanwhile
+            if _is_abandoned(path):
+                found.append(path)
+    return found
 
 
 def _is_abandoned(temporary: Path) -> bool:

@@ -182,7 +182,8 @@ class Inference(FrameGeometry):
             Whether to run the classifier, if the checkpoint has one.
         together
             True: the clips run as one padded batch, which agrees with each clip alone to 1e-5
-            of the states' scale. False: one after the other, which agrees to the last bit.
+            of the states' scale (float32; in int8 to a few hundredths, as rounding amplifies
+            it). False: one after the other, which agrees to the last bit.
             None: one after the other in float32 on a CPU, where it costs little, else together.
         sample_rate
             Rate of the clips; anything but 16,000 is refused, not resampled.

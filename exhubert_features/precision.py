@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import repeat
 from typing import Literal, get_args
 
 import torch
@@ -28,10 +33,10 @@ _CANDIDATES: dict[str, tuple[Precision, ...]] = {
     "cuda": ("float32", "bfloat16"),
 }
 # How many times as fast a less faithful precision's products must be. Units for them give 2.5 and
-# more; without such units int8 gives 1.5 on a CPU, which is not worth its loss.
+# more; without such units int8 gives 1.5 at most on a CPU, which is not worth its loss.
 WORTHWHILE = 2.0
 FAITHFUL = 0.999  # the least cosine between a layer's mean states in int8 and in float32
-_PATIENCE = 0.04  # seconds to measure one precision, if three products do not take longer
+_PATIENCE = 0.1  # seconds for one comparison, if a single pair of products does not take longer
 _ROWS = {"cpu": 256, "cuda": 4096}
 _WIDTH = {"cpu": 1024, "cuda": 4096}  # of the products by which a machine is judged
 
@@ -70,14 +75,16 @@ def resolve_precision(
 def fastest_precision(device: torch.device, width: int | None = None) -> Precision:
     """Choose the fastest that keeps its fidelity, by products measured here and now."""
     chosen, *others = _CANDIDATES.get(device.type, ("float32",))
+    best = 1.0
     for one in others:
-        if product_speed(one, device, width) >= WORTHWHILE * product_speed(chosen, device, width):
-            chosen = one
+        ratio = speedup(one, device, width)
+        if ratio >= WORTHWHILE * best:
+            chosen, best = one, ratio
     return chosen
 
 
 def _warn_of_emulation(asked: Precision, device: torch.device) -> None:
-    ratio = product_speed(asked, device) / product_speed("float32", device)
+    ratio = speedup(asked, device)
     if ratio < 1:
         warnings.warn(
             f"this machine has no units for {asked}: its matrix products run at {ratio:.2f} times "
@@ -87,29 +94,62 @@ def _warn_of_emulation(asked: Precision, device: torch.device) -> None:
 
 
 @cache
-def product_speed(precision: Precision, device: torch.device, width: int | None = None) -> float:
-    """Measure operations a second of a linear layer as the model runs it; 0.0 where it cannot."""
+def speedup(precision: Precision, device: torch.device, width: int | None = None) -> float:
+    """Measure how many times as fast as in float32 the model's products are; 0.0 where they fail.
+
+    By turns, on one core and in that core's own time: on a machine that is busy with other
+    things the answer is the same.
+
+    Parameters
+    ----------
+    precision
+        What to compare with float32.
+    device
+        Where the model will run.
+    width
+        The model's hidden size; None: a large one.
+    """
     width = width or _WIDTH[device.type]
-    product = _product(precision, device, width)
-    if product is None:
+    plain, other = _product("float32", device, width), _product(precision, device, width)
+    if plain is None or other is None:
         return 0.0
-    product()  # the first one compiles kernels and allocates
-    # The best of a few: another process may take the machine in between, but none can help.
-    seconds = [seconds_of(product, device)]
-    while sum(seconds) < _PATIENCE or len(seconds) < 3:
-        seconds.append(seconds_of(product, device))
-    return 2 * _ROWS[device.type] * width**2 / min(seconds)
+    begin, ratios = time.perf_counter(), list[float]()
+    with _one_thread_each():
+        plain(), other()  # the first ones compile kernels and allocate
+        while not ratios or time.perf_counter() - begin < _PATIENCE:
+            ratios.append(_seconds_of_core(plain, device) / _seconds_of_core(other, device))
+    return statistics.median(ratios)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Keep torch from spreading single operations over threads; gives how many there were."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _product(precision: Precision, device: torch.device, width: int) -> Callable[[], object] | None:
-    rows, weight = torch.randn(_ROWS[device.type], width), torch.randn(width, width)
+    """Make the first product of a feed-forward block, as the model runs it."""
+    rows, weight = torch.randn(_ROWS[device.type], width), torch.randn(4 * width, width)
     if precision == "int8" and (device.type != "cpu" or not multiplies_int8()):
         return None
     if device.type == "cpu" and precision in _KERNELS:
-        layer = _KERNELS[precision](weight, torch.zeros(width))
+        layer = _KERNELS[precision](weight, torch.zeros(len(weight)))
         return lambda: layer(rows)
     rows, weight = (one.to(device, _DTYPES[precision]) for one in (rows, weight))
     return lambda: nn.functional.linear(rows, weight)
+
+
+def _seconds_of_core(action: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cpu" or sys.platform == "win32":  # Windows counts a thread's time coarsely
+        return seconds_of(action, device)
+    start = time.thread_time()
+    action()
+    return time.thread_time() - start
 
 
 def seconds_of(action: Callable[[], object], device: torch.device) -> float:
@@ -175,7 +215,7 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     """Rebuild all layers; tell the least cosine between old and new states, the mean over time.
 
     Half a second of noise shows it: what makes weights unfit for 8 bits, channels far larger
-    than the others, hardly depends on what is heard. The weights are read only once for both.
+    than the others, hardly depends on what is heard.
     """
     signal = torch.randn(8_000, generator=torch.Generator().manual_seed(0))
     found: dict[int, Tensor] = {}
@@ -183,8 +223,11 @@ def _fused_and_compared(model: ExHuBERTNetwork, kernel: Kernel) -> tuple[list[En
     exact = rough = found[0]
     layers, cosines, blocks = [], [], model.hubert.encoder.blocks
     positions = blocks[0].attention.positions(exact.shape[1])
-    for plain in blocks:
-        layers.append(fused_layer(plain, kernel))
-        exact, rough = plain(exact, None, positions), layers[-1](rough, None, positions)
-        cosines.append(torch.cosine_similarity(exact.mean(1), rough.mean(1)))
+    # Packing a weight keeps one core busy, whatever the threads: several layers at a time.
+    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+        rebuilt = pool.map(fused_layer, blocks, repeat(kernel))
+        for plain, fused in zip(blocks, rebuilt, strict=True):
+            layers.append(fused)
+            exact, rough = plain(exact, None, positions), fused(rough, None, positions)
+            cosines.append(torch.cosine_similarity(exact.mean(1), rough.mean(1)))
     return layers, float(torch.cat(cosines).min())

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .files import RegularFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +193,7 @@ def _lines(path: Path) -> Iterator[str]:
     """Read the lines of a text, with their ends as they are."""
     encoding = "utf-8"
     try:
-        with path.open("rb") as raw:
+        with io.BufferedReader(RegularFile(path)) as raw:
             head = raw.read(4)
             marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
             encoding = next(marks, encoding)

@@ -57,6 +57,17 @@ def split_waveforms(
     return clips
 
 
+def all_usable(wav: Tensor, samples: Tensor | None) -> bool:
+    """Look quickly whether :func:`split_waveforms` would take a batch (B, N), of (B,) samples."""
+    size = wav.shape[1]
+    fewest, most = (size, size) if samples is None else (int(samples.min()), int(samples.max()))
+    return (
+        wav.is_floating_point()
+        and MINIMUM_SAMPLES <= fewest <= most <= size
+        and bool(torch.isfinite(wav).all())
+    )
+
+
 def _check_lengths(
     lengths: Sequence[int] | Tensor | None, clips: Sequence[Tensor]
 ) -> list[int] | None:

@@ -11,6 +11,7 @@ reads hundreds of them in turn and is replaced when it dies, hangs or grows; wha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -32,7 +33,8 @@ from exhubert_features.errors import ExHuBERTError
 DATA = Path(__file__).parent / "data"
 WRITTEN = DATA / "written_by_0.1.0"
 BATCH = 500  # inputs that one child reads
-SECONDS = 60  # for one of them; ffmpeg is slow on a busy machine
+WORKING = 20  # seconds of computing for one of them
+SECONDS = 120  # the same by the clock: ffmpeg, a process of its own, is slow on a busy machine
 ROOM = 3 << 30  # bytes of address space beyond what the child begins with
 SHARES = {"manifests": 34, "json": 20, "heads": 5, "packed": 8, "checkpoints": 3, "audio": 30}
 
@@ -169,6 +171,7 @@ def read_all(inputs: list[tuple[Seed, bytes]], folder: Path, told: int) -> None:
     for number, (seed, content) in enumerate(inputs):
         path = place(seed, content, folder)
         os.write(told, f"{number} ".encode())
+        signal.setitimer(signal.ITIMER_PROF, WORKING)
         signal.alarm(SECONDS)
         try:
             READERS[seed.kind](path)
@@ -179,6 +182,7 @@ def read_all(inputs: list[tuple[Seed, bytes]], folder: Path, told: int) -> None:
             end = "broken"
             (folder / "traceback").write_text(traceback.format_exc())
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if seed.folder is not None:
             shutil.copy(seed.original, path / seed.at)
         os.write(told, f"{end}\n".encode())
@@ -224,6 +228,13 @@ def make_inputs(kind: str, count: int, seed: int, found: list[Seed]) -> list[tup
     return inputs
 
 
+def warm_up(found: dict[str, list[Seed]]) -> None:
+    """Import what reading takes, pandas above all, once: children begin with it."""
+    for seed in {one for seeds in found.values() for one in seeds}:
+        with contextlib.suppress(ExHuBERTError):
+            READERS[seed.kind](seed.folder or seed.original)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", nargs="?", type=int, default=100_000)
@@ -234,6 +245,7 @@ def main() -> int:
     total, broken = sum(SHARES[kind] for kind in options.kinds), 0
     with tempfile.TemporaryDirectory() as scratch:
         found = seeds(Path(scratch))
+        warm_up(found)
         for kind in options.kinds:
             ends: Counter[str] = Counter()
             wanted = options.count * SHARES[kind] // total

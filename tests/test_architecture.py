@@ -30,12 +30,14 @@ MEDIAN_LINES = 12
 HOSTS = {
     *("speechbrain", "torchaudio", "transformers", "s3prl", "lhotse", "audinterface"),
     *("espnet2", "nkululeko", "datasets", "mteb", "onnx", "onnxruntime", "onnxscript", "opensmile"),
+    "ray",
 }
+HOST_UNITS = {"speechbrain", "integrations", "cluster"}
 # The architecture, bottom up: a unit (a file, or a folder) imports only units of lower tiers.
 TIERS = (
     {"errors", "version"},
-    {"files", "records", "register", "spec", "suffixes", "tables"},
-    {"stamps"},
+    {"files", "records", "register", "spec", "suffixes"},
+    {"stamps", "tables"},
     {"fingerprint", "frames", "windows"},
     {"audio", "corpora", "model", "store", "synthetic", "waveforms"},
     {"report"},
@@ -44,7 +46,7 @@ TIERS = (
     {"extraction"},
     {"prediction"},
     {"encoder"},
-    {"bench"},
+    {"bench", "cluster"},
     {"cli", "integrations", "speechbrain"},
     {"__init__", "__main__"},
 )
@@ -117,7 +119,7 @@ def heavy_and_host_libraries(modules: Modules) -> list[str]:
         every = roots(one.module for one in source.imports)
         at_top = roots(one.module for one in source.imports if one.top_level)
         heavy = every & {"torch", "transformers"} if source.unit in WITHOUT_TORCH else set()
-        hosts = set() if source.unit in {"speechbrain", "integrations"} else at_top & HOSTS
+        hosts = set() if source.unit in HOST_UNITS else at_top & HOSTS
         found.extend(f"{source.name} imports {name}" for name in sorted(heavy | hosts))
     return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +149,15 @@ def test_files_that_do_not_say_their_length_are_bounded_while_they_are_read() ->
         ("MemAvailable: 4000 kB\n", {"memory.max": "1000000", "memory.current": "400000"}, 300_000),
         ("MemAvailable: 4000 kB\n", {"memory.max": "max", "memory.current": "4"}, 2_048_000),
         ("MemAvailable: 4000 kB\n", {"memory.max": "100", "memory.current": "400"}, 0),
+        (
+            "MemAvailable: 4000 kB\n",
+            {
+                "memory.max": "1000000",
+                "memory.current": "999999",
+                "memory.stat": "anon 5\nactive_file 299999\ninactive_file 100000\n",
+            },
+            200_000,
+        ),
         ("", {}, memory.FALLBACK),
     ],
 )
@@ -155,6 +167,56 @@ def test_the_limit_is_half_of_what_is_free(
     texts = {"meminfo": meminfo, **cgroup}
     monkeypatch.setattr(memory, "_text", lambda path: texts.get(Path(path).name, ""))
     assert memory.memory_limit() == want
+
+
+def test_the_tightest_group_of_a_job_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = "/sys/fs/cgroup/memory/slurm/job_7"
+    texts = {
+        "/proc/meminfo": "MemAvailable: 4000 kB\n",
+        "/proc/self/cgroup": "4:memory:/slurm/job_7/step_0\n0::/\n",
+        f"{job}/memory.limit_in_bytes": "1000000",
+        f"{job}/memory.usage_in_bytes": "900000",
+        f"{job}/memory.stat": "active_file 1\ntotal_active_file 300000\ninactive_file 2\n",
+        f"{job}/step_0/memory.limit_in_bytes": "9223372036854771712",
+        f"{job}/step_0/memory.usage_in_bytes": "5",
+    }
+    monkeypatch.setattr(memory, "_text", lambda path: texts.get(str(Path(path)), ""))
+    assert memory.memory_limit() == (1_000_000 - (900_000 - 300_002)) // 2
+
+
+class FailsOnce(io.FileIO):
+    """A file whose read of that number is refused by the system."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        super().__init__(path)
+        self.left = number
+
+    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]
+        self.left -= 1
+        if self.left == -1:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff", "lame_variable.mp3"])
+def test_an_error_of_the_disk_is_no_shorter_recording(tmp_path: Path, name: str) -> None:
+    path = DATA / name
+    if not path.exists():
+        path = tmp_path / name
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 9_000), 22_050)
+
+    def read(number: int) -> int:
+        file = FailsOnce(path, number)
+        raw = io.BufferedReader(file, buffer_size=16)
+        with libsndfile.open_with_libsndfile(str(path), raw) as recording:
+            assert sum(map(len, recording.decode(0, recording.frames or 1 << 40))) > 8_000
+        return number - file.left
+
+    reads = read(1 << 30)
+    assert reads > 3
+    for number in range(reads):
+        with pytest.raises(OSError, match="Input/output"):
+            read(number)
 
 
 def test_the_limit_follows_ulimit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,22 @@ def test_the_right_torchaudio_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         assert expected in module._matching_torchaudio()
 
 
+def test_speechbrain_1_0_beside_transformers_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own Hugging Face lobes cannot be imported then; ours can."""
+    from types import SimpleNamespace
+
+    from exhubert_features.cli import doctor as module
+
+    monkeypatch.setattr(module, "_try_spec", lambda name: True)
+    for speechbrain, transformers, lines in (("1.0.3", "5.23.0", 2), ("1.0.3", "4.57.1", 1)):
+        monkeypatch.setitem(sys.modules, "speechbrain", SimpleNamespace(__version__=speechbrain))
+        found = SimpleNamespace(__version__=transformers)
+        monkeypatch.setattr(module, "_try", lambda name, found=found: (found, ""))
+        findings = list(module._speechbrain())
+        assert len(findings) == lines and module.BROKEN not in str(findings)
+    assert "own Hugging Face lobes" not in str(findings)
+
+
 def test_windows_is_refused_with_the_way_out() -> None:
     """Its Python has no fcntl."""
     code = (

@@ -243,6 +243,7 @@ def test_espnet_in_a_model(two_layers: Path) -> None:
     arguments.specaug, arguments.normalize = None, None
     arguments.encoder, arguments.encoder_conf = "rnn", {"hidden_size": 8, "num_layers": 1}
     arguments.input_size = None
+    arguments.model_conf = {"ctc_weight": 1.0}  # no decoder
     model = asr.ASRTask.build_model(arguments)
     wave = torch.stack([torch.tensor(noise(16_000, seed)) for seed in (0, 1)])
     text = torch.tensor([[2, 3], [3, 2]])

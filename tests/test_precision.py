@@ -183,9 +183,10 @@ def test_an_int8_encoder_is_an_encoder(small_checkpoint: Path) -> None:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
-    monkeypatch.setattr(
-        precision, "product_speed", lambda name, device, width=None: speeds.get(name, 0.0)
-    )
+    def speedup(name: str, device: torch.device, width: int | None = None) -> float:
+        return speeds.get(name, 0.0) / speeds["float32"]
+
+    monkeypatch.setattr(precision, "speedup", speedup)
 
 
 @pytest.mark.parametrize(

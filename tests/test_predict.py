@@ -125,6 +125,20 @@ def test_json_and_csv_say_the_same(
     assert float(rows[1]["arousal"]) == pytest.approx(short["arousal"]["high"], abs=1e-6)
 
 
+def test_predictions_as_csv_start_no_formula_unless_asked(
+    two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(16_000), 16_000)
+    (tmp_path / "manifest.csv").write_text("file,id\na.wav,=cmd()\nb.wav,@gone\n")
+    command = [tmp_path / "manifest.csv", "--model", two_layers]
+    for options, first in ((["--format", "csv"], "'"), (["--format", "csv", "--formulas"], "")):
+        code, out, _ = run(capsys, *command, *options)
+        ids = {row["id"] for row in csv.DictReader(io.StringIO(out))}
+        assert (code, ids) == (3, {f"{first}=cmd()", f"{first}@gone"})
+    out = run(capsys, *command, "--format", "json")[1]
+    assert json.loads(out)["predictions"][0]["id"] == "=cmd()"
+
+
 def test_timeline(two_layers: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = recordings / "long.wav"
     _, out, _ = run(capsys, long, "--model", two_layers, "--timeline", "--format", "json")

@@ -92,7 +92,8 @@ def environment(desk: Path) -> dict[str, str]:
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 HOSTS = (PROJECT / "exhubert_features/integrations/README.md").read_text(encoding="utf-8")
-# What a block of the hosts' page needs, by what it says; without it the block is skipped.
+# What a block needs, by what it says; without it the block is skipped.
+README_NEEDS = {"--engine ray": "ray", "extract_on_ray": "ray"}
 NEEDS = {
     "onnx": "onnxscript",
     "integrations.espnet": "espnet2",
@@ -101,6 +102,7 @@ NEEDS = {
     "integrations.audinterface": "audinterface",
     "integrations.datasets": "datasets",
     "integrations.mteb": "mteb",
+    "integrations.ray_data": "ray",
 }
 
 
@@ -123,6 +125,7 @@ def write_onnx(desk: Path) -> None:
 
 def test_needs_are_those_of_the_page() -> None:
     assert all(words in HOSTS for words in NEEDS)
+    assert all(words in README for words in README_NEEDS)
 
 
 @pytest.mark.slow
@@ -130,6 +133,9 @@ def test_needs_are_those_of_the_page() -> None:
     "block", blocks(README), ids=lambda block: f"{block.language} at line {block.line}"
 )
 def test_block_runs(block: Block, desk: Path, environment: dict[str, str]) -> None:
+    for words, module in README_NEEDS.items():
+        if words in block.text:
+            pytest.importorskip(module)
     if block.language == "bash":
         command = ["bash", "-euo", "pipefail", "-c", commands(block)]
     elif block.language == "yaml":

@@ -334,6 +334,57 @@ def test_without_hard_links_the_first_still_wins(
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
+def test_a_writer_that_is_behind_writes_its_shard_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_extraction(6), make_extraction(7)
+    writers = [Writer(tmp_path / "store", first.fingerprint) for _ in range(2)]
+    for clip in first.clips:
+        writers[0].add(clip, [features_of(clip, first.fingerprint)])
+        writers[0].flush()
+    written: list[Path] = []
+
+    def counted(content: bytes, final: Path, **options: bool) -> bool:
+        written.append(final)
+        return publish(content, final, **options)
+
+    monkeypatch.setattr("exhubert_features.store.writer.publish", counted)
+    last = second.clips[-1]
+    writers[1].add(last, [features_of(last, first.fingerprint)])
+    writers[1].flush()
+    assert [path.name for path in written] == ["000006.h5"]
+    assert len(FeatureStore(tmp_path / "store")) == 7
+
+
+def test_without_any_exclusive_name_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr("exhubert_features.files._rename", lambda *_: errno.EINVAL)
+    with pytest.raises(StoreError, match="neither hard links nor exclusive renames"):
+        FeatureStore.write(tmp_path / "store", make_extraction(3))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_link_that_was_made_and_whose_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS repeats a request that got no answer, and then finds its own link there."""
+    link = os.link
+
+    def link_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    extraction = make_extraction(7)
+    monkeypatch.setattr(os, "link", link_twice)
+    store = FeatureStore.write(tmp_path / "store", extraction, limits=ShardLimits(clips=3))
+    check_same(store, extraction)
+
+
 def test_any_other_link_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken_link(source: Path, target: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")

@@ -92,6 +92,18 @@ def test_an_end_in_order_leaves_nobody_suspected(tmp_path: Path) -> None:
     assert again.computed == sorted(again.computed)
 
 
+def test_a_writer_that_ends_while_another_begins_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "store" / ".in-hand.b996faf2-00000000.tmp"
+    before = Path.glob
+    monkeypatch.setattr(
+        Path, "glob", lambda self, pattern: [*before(self, pattern), *(
+            [gone] if pattern.startswith(".in-hand") else [])]
+    )  # fmt: skip
+    assert len(FeatureStore.write(tmp_path / "store", make_extraction(3))) == 3
+
+
 CHILD = """
 import resource, sys
 from exhubert_features.cli import main

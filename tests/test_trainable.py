@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from family_checkpoints import written
 from waves import noise
 
 from exhubert_features import TrainableEncoder, load_encoder
@@ -41,6 +42,40 @@ def test_states_are_those_of_the_encoder(two_layers: Path, preprocess: Preproces
         assert not states[:, row, count:].any()
     np.testing.assert_allclose(module.frame_times(48_000), encoder.frame_times(48_000))
     assert (module.frame_shift, module.receptive_field) == (0.02, 0.025)
+
+
+@pytest.mark.parametrize(("family", "shape"), [("wavlm", "large"), ("wav2vec2", "base")])
+def test_the_card_of_another_family_is_its_own(family: str, shape: str, tmp_path: Path) -> None:
+    written(tmp_path, family, shape)
+    module = TrainableEncoder(tmp_path).eval()
+    encoder = load_encoder(tmp_path, device="cpu")
+    wav, lengths = batch()
+    states, frames = module(wav, lengths)
+    for row, length in enumerate(LENGTHS):
+        alone, count = encoder(noise(length), preprocess="card"), int(frames[row])
+        np.testing.assert_allclose(
+            states[:, row, :count].detach(), alone.layers[:, 0, :count], atol=1e-4
+        )
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph_for_all_lengths(two_layers: Path) -> None:
+    import torch._dynamo as dynamo
+    from torch._dynamo.utils import counters
+
+    dynamo.reset()
+    counters.clear()
+    module = TrainableEncoder(two_layers, layers=[1, 2])
+    compiled = torch.compile(module, backend="eager", dynamic=False)  # as SpeechBrain does
+    for size in (60_000, 50_001, 70_000, 66_666):
+        wav, lengths = torch.randn(3, size), torch.tensor([size, 20_000, size // 2])
+        compiled(wav, lengths)[0].sum().backward()
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+    found, frames = compiled.eval()(wav, lengths)
+    expected, own = module(wav, lengths)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(frames, own)
 
 
 def test_it_learns(two_layers: Path) -> None:

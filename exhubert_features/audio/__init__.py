@@ -14,6 +14,7 @@ from .reading import (
     read_audio,
     read_blocks,
 )
+from .remote import is_url, list_urls
 
 __all__ = [
     "AudioFile",
@@ -23,6 +24,8 @@ __all__ = [
     "hash_array",
     "hash_file",
     "header_of",
+    "is_url",
+    "list_urls",
     "memory_limit",
     "open_audio",
     "planned_samples",

@@ -6,10 +6,10 @@ import io
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -26,26 +26,22 @@ TAG_BYTES = 128  # of an ID3 tag of version 1, which stands at the end
 @contextmanager
 def open_with_libsndfile(path: str, raw: BinaryIO) -> Iterator[Recording]:
     """Open a file whose header can be believed."""
-    source: BinaryIO | int = raw
-    if isinstance(raw, io.BytesIO):
-        raw.seek(0)
-    else:  # by descriptor: libsndfile then cannot go by a misleading file name
-        source = raw.fileno()
-        os.lseek(source, 0, os.SEEK_SET)
-    with soundfile.SoundFile(source, closefd=False) as audio:
+    raw.seek(0)
+    watched = _WatchedFile(raw)
+    with _open(watched) as audio:
         check_rate(path, audio.samplerate)
         with _once_more(path, raw) as other:
             missing = missing_data(other, audio.format, audio.extra_info)
         if missing:
             raise truncated(path, missing)
         if not audio.subtype.startswith("MPEG"):  # mp3 and mp2, also inside a wav
-            yield _recording(path, audio)
+            yield _recording(path, audio, watched)
             return
     stream = scan_mpeg(raw)
     if stream.damage:
         raise truncated(path, stream.damage)
     content = _JoinedRuns(raw, stream.runs, 1 if stream.trimmed else STRETCH)
-    with soundfile.SoundFile(content) as audio:
+    with _open(content) as audio:
         yield _mpeg_recording(path, audio, stream, content)
 
 
@@ -59,7 +55,54 @@ def _once_more(path: str, raw: BinaryIO) -> Iterator[BinaryIO]:
             yield other
 
 
-class _JoinedRuns:
+@contextmanager
+def _open(content: _WatchedFile | _JoinedRuns) -> Iterator[soundfile.SoundFile]:
+    """Open what libsndfile reads; what the system refused goes before what it makes of that."""
+    try:
+        with soundfile.SoundFile(content) as audio:
+            content.check()
+            yield audio
+    except soundfile.LibsndfileError:
+        content.check()
+        raise
+
+
+class _Watched:
+    """Something to read from that keeps what the system refuses.
+
+    libsndfile takes an error for the end of the file, in a header for one that says less.
+    """
+
+    error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what was kept."""
+        if self.error:
+            raise self.error
+
+
+class _WatchedFile(_Watched):
+    """A whole file; without its name, which may mislead."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.tell = raw.tell
+
+    def seek(self, offset: int, whence: int) -> None:
+        """Move, unless that leads before the beginning, as damaged headers do."""
+        with suppress(OSError, ValueError):
+            self._raw.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to as many bytes as the buffer has; how many."""
+        try:
+            return self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        except OSError as error:
+            self.error = error
+            return 0
+
+
+class _JoinedRuns(_Watched):
     """Parts of a file put together, that say they are longer than they are.
 
     libsndfile reads an mp3 no further than to the length that its decoder guesses from the
@@ -73,11 +116,6 @@ class _JoinedRuns:
         Its bytes that are there, half-open.
     stretch
         How many times their length to claim.
-
-    Attributes
-    ----------
-    error
-        What went wrong in reading: libsndfile would take it for the end.
     """
 
     def __init__(self, raw: BinaryIO, runs: tuple[tuple[int, int], ...], stretch: int) -> None:
@@ -86,7 +124,6 @@ class _JoinedRuns:
         self._size = self._ends[-1] if runs else 0
         self._claimed = self._size * stretch
         self._place = 0
-        self.error: OSError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move; the end is where it is claimed to be."""
@@ -120,10 +157,10 @@ class _JoinedRuns:
         return b"".join(parts)
 
 
-def _recording(path: str, audio: soundfile.SoundFile) -> Recording:
+def _recording(path: str, audio: soundfile.SoundFile, content: _WatchedFile) -> Recording:
     def decode(start: int, stop: int) -> Iterator[np.ndarray]:
         begin = start if audio.seekable() else 0
-        return after(start - begin, _blocks(path, audio, begin, stop))
+        yield from after(start - begin, _blocks(path, audio, begin, stop, content))
 
     return Recording(
         path=path,
@@ -142,16 +179,16 @@ def _mpeg_recording(
 
     def decode(start: int, stop: int) -> Iterator[np.ndarray]:
         # From the beginning: seeking starts the decoder cold, so its first samples would differ.
-        yield from after(start, _blocks(path, audio, 0, stop))
-        if content.error:
-            raise content.error
+        yield from after(start, _blocks(path, audio, 0, stop, content))
 
     return Recording(
         path=path, rate=audio.samplerate, channels=audio.channels, frames=frames, decode=decode
     )
 
 
-def _blocks(path: str, audio: soundfile.SoundFile, start: int, stop: int) -> Iterator[np.ndarray]:
+def _blocks(
+    path: str, audio: soundfile.SoundFile, start: int, stop: int, content: _Watched
+) -> Iterator[np.ndarray]:
     """Read samples [start, stop), fewer where the file ends before: (n, channels) float32."""
     size = max(1, BLOCK_VALUES // audio.channels)
     try:
@@ -160,8 +197,10 @@ def _blocks(path: str, audio: soundfile.SoundFile, start: int, stop: int) -> Ite
         for place in range(start, stop, size):
             wanted = min(stop - place, size)
             block = audio.read(wanted, dtype="float32", always_2d=True)
+            content.check()
             yield block
             if len(block) < wanted:
                 break
     except soundfile.LibsndfileError as error:
+        content.check()
         raise truncated(path, f"decoding stops ({error.error_string.rstrip('.')})") from error

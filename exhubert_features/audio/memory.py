@@ -16,14 +16,12 @@ SHARE = 2  # a clip may take one half: the windows of it and the states take the
 FALLBACK = 4 << 30  # bytes, where the system does not say what is free
 SAMPLE_BYTES = 4
 UNLIMITED = 1 << 60  # bytes; cgroups write "no limit" as some number beyond
-# Of a container: what it may take, what it has taken, for the two versions there are.
+# Of control groups: where they are, what one may take, what it has taken, for both versions.
 CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
+FILE_PAGES = ("active_file", "inactive_file")
 
 
 def memory_limit() -> int:
@@ -86,11 +84,26 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_container() -> int | None:
-    for limit_file, taken_file in CGROUPS:
-        limit, taken = _text(limit_file).strip(), _text(taken_file).strip()
-        if limit.isdigit() and taken.isdigit() and int(limit) < UNLIMITED:
-            return int(limit) - int(taken)
-    return None
+    """Tell what the tightest of the process' control groups leaves: a container, a job's share."""
+    paths = [line.split(":", 2)[2:] for line in _text("/proc/self/cgroup").splitlines()]
+    inside = {Path("/"), *(Path(path) for line in paths for path in line)}
+    folders = {folder for path in inside for folder in (path, *path.parents)}
+    free = [
+        _free_in_group(f"{root}/{folder}", limit_file, taken_file)
+        for root, limit_file, taken_file in CGROUPS
+        for folder in folders
+    ]
+    return min((amount for amount in free if amount is not None), default=None)
+
+
+def _free_in_group(folder: str, limit_file: str, taken_file: str) -> int | None:
+    limit, taken = (_text(f"{folder}/{name}").strip() for name in (limit_file, taken_file))
+    if not (limit.isdigit() and taken.isdigit() and int(limit) < UNLIMITED):
+        return None
+    # Files that were read stay in memory as long as nobody wants it, and count as taken.
+    stat: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", _text(f"{folder}/memory.stat"), re.M))
+    kept = sum(int(stat.get(f"total_{name}") or stat.get(name, "0")) for name in FILE_PAGES)
+    return int(limit) - max(0, int(taken) - kept)
 
 
 def _free_by_ulimit() -> int | None:

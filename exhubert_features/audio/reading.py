@@ -26,6 +26,7 @@ from .ffmpeg import ffmpeg_format, open_with_ffmpeg
 from .libsndfile import open_with_libsndfile
 from .memory import collect, memory_limit
 from .recording import TO_THE_END, Recording, truncated
+from .remote import local_copy
 from .resampling import resample_blocks, resampled_length
 
 IN_MEMORY = 32 << 20  # bytes: three minutes of a CD, and a few files of that size at a time
@@ -105,18 +106,18 @@ def open_audio(
         What hashes an opened file, given also what tells a change of it, where several parts of
         one file are read and it shall be hashed once; the file is then not read into memory.
     """
-    with _named_errors(path):
-        _check_regular(path)
-        with Path(path).open("rb") as raw:
+    with local_copy(path) as local, _named_errors(local):
+        _check_regular(local)
+        with Path(local).open("rb") as raw:
             status = os.fstat(raw.fileno())
             if sha256 is not None:
-                yield OpenedAudio(path, raw, sha256(raw, _stamp(status)), status)
+                yield OpenedAudio(local, raw, sha256(raw, _stamp(status)), status)
             elif status.st_size > IN_MEMORY:
-                yield OpenedAudio(path, raw, hash_file(raw), status)
+                yield OpenedAudio(local, raw, hash_file(raw), status)
             else:
                 content = raw.read()
                 digest = hashlib.sha256(content).hexdigest()
-                yield OpenedAudio(path, io.BytesIO(content), digest, status)
+                yield OpenedAudio(local, io.BytesIO(content), digest, status)
 
 
 def probe_audio(path: str, *, counted: bool = True) -> AudioFile:
@@ -185,7 +186,8 @@ def read_audio(
     ----------
     path
         Anything libsndfile reads (wav, flac, ogg, mp3, ...) and, where ffmpeg is on the PATH,
-        m4a, mp4, aac, wma, amr, webm, mkv and mov; any rate and channels.
+        m4a, mp4, aac, wma, amr, webm, mkv and mov; any rate and channels. A URL is fetched by
+        fsspec (extra ``[remote]``) into a temporary file first.
     start, end
         Seconds; ``end`` is None for the end of the file.
     channel
@@ -273,9 +275,9 @@ def _to_mono(block: np.ndarray, channel: int | None) -> np.ndarray:
 @contextmanager
 def _open_recording(path: str) -> Iterator[Recording]:
     """Open a file whose header can be believed."""
-    with _named_errors(path):
-        _check_regular(path)
-        with Path(path).open("rb") as raw, _open_by_content(path, raw) as recording:
+    with local_copy(path) as local, _named_errors(local):
+        _check_regular(local)
+        with Path(local).open("rb") as raw, _open_by_content(local, raw) as recording:
             yield recording
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ..encoder import Encoder, load_encoder
 from ..model.config import ExHuBERTConfig, frame_count
-from ..precision import product_speed, seconds_of
+from ..precision import seconds_of, speedup
 from ..spec import CARD_SAMPLES, SAMPLE_RATE, Layers, Precision
 from .machine import Machine, forget_peak_memory, peak_memory_since
 from .plain import PlainLoop
@@ -106,8 +106,7 @@ def bench_encoder(
 def worth_running(device: torch.device) -> list[Precision]:
     """List the precisions that this machine does not merely emulate."""
     names: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-    least = _EMULATED * product_speed("float32", device)
-    return [name for name in names if product_speed(name, device) >= least]
+    return [name for name in names if name == "float32" or speedup(name, device) >= _EMULATED]
 
 
 def operations(config: ExHuBERTConfig, samples: int = CARD_SAMPLES) -> float:

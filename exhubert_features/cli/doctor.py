@@ -177,6 +177,10 @@ def _speechbrain() -> Iterator[_Finding]:
     version = sys.modules["speechbrain"].__version__
     _, cause = _try("exhubert_features.speechbrain")
     yield _Finding("SpeechBrain", BROKEN if cause else OK, cause or f"{version}, with our lobe")
+    transformers, _ = _try("transformers")
+    if version.startswith("1.0.") and transformers and _version(transformers) >= (5, 0):
+        words = f"its own Hugging Face lobes need transformers 4, not {transformers.__version__}"
+        yield _Finding("SpeechBrain", ABSENT, words, "pip install 'transformers==4.57.*'")
 
 
 def _transformers() -> Iterator[_Finding]:
@@ -261,10 +265,16 @@ def _cpu() -> Iterator[_Finding]:
     if not text:
         yield _Finding("CPU", OK, f"{platform.processor() or platform.machine()}, units unknown")
         return
-    fast = flags & {"avx512_bf16", "amx_bf16", "bf16"}
-    words = ", ".join(units) or "no vector units that help"
-    advice = "; bfloat16 is fast here" if fast else "; float32 is the fastest here"
-    yield _Finding("CPU", OK, words + advice)
+    yield _Finding("CPU", OK, (", ".join(units) or "no vector units that help") + _fastest())
+
+
+def _fastest() -> str:
+    """Tell what ``--precision auto`` takes on this CPU, as it is measured."""
+    torch, _ = _try("torch")
+    precision, _ = _try("exhubert_features.precision")
+    if torch is None or precision is None:
+        return ""
+    return f"; {precision.fastest_precision(torch.device('cpu'))} is the fastest here"
 
 
 def _features() -> Iterator[_Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wording import printable
+from .wording import FORMULAS, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "other column as a feature (nkululeko, audformat)",
     )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    parser.add_argument(
-        "--formulas",
-        action="store_true",
-        help="leave names that a spreadsheet would run (=, +, -, @ first) as they are; "
-        "in a CSV file an apostrophe is put before them otherwise",
-    )
+    parser.add_argument("--formulas", action="store_true", help=FORMULAS)
 
 
 def run(options: argparse.Namespace) -> int:

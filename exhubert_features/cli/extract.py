@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import AudioError
-from ..spec import ExtractionSpec, parse_layers
+from .extract_on_ray import add_ray_arguments, run_on_ray
+from .extracting import begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
 from .options import (
     add_audio_arguments,
@@ -25,10 +24,8 @@ from .wording import count, duration, size
 
 if TYPE_CHECKING:
     from ..extraction import Extraction, Outlook
-    from ..records import ClipFailure
-    from ..store import FeatureStore, WriteProgress
+    from ..store import WriteProgress
 
-FAILURES_SHOWN = 5  # of each kind; all of them are in the store
 SPARE_BYTES = 256 << 20  # left free on the disk, for the index and for everybody else
 
 
@@ -38,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         nargs="+",
         metavar="INPUT",
-        help="audio files, folders, CSV/TSV manifests (file, and optionally id, start, end, ...), "
-        "SpeechBrain manifests",
+        help="audio files, folders, URLs of either, CSV/TSV manifests (file, and optionally id, "
+        "start, end, ...), SpeechBrain manifests",
     )
     parser.add_argument(
         "-o", "--output", metavar="STORE", type=Path, required=True, help="folder of the store"
@@ -86,19 +83,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only the I-th of N parts: clips are dealt out by their ids, and any number of "
         "machines may do parts into one store at the same time",
     )
+    add_ray_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
     from ..extraction import parse_part, plan
 
-    settings = _read_settings(options)  # wrong usage shows before the source is read, and a
+    if options.engine == "ray":
+        return run_on_ray(options)
+    settings = read_settings(options)  # wrong usage shows before the source is read, and a
     part = parse_part(options.part) if options.part else None  # typo before the model is loaded
     work = plan(options.input, data_root=options.data_root)
     if part is not None:
         work = work.part(part.number, part.count)
     if options.precision == "auto":
-        options.precision = _begun_precision(options.output) or "auto"
+        options.precision = begun_precision(options.output) or "auto"
     extraction = chosen_encoder(options).extract(
         work,
         **settings,
@@ -129,34 +129,8 @@ def run(options: argparse.Namespace) -> int:
                 on_progress=watch,
             )
         except KeyboardInterrupt:
-            return _stopped(options.output)
-    return _summarise(store, extraction, tried)
-
-
-def _read_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Read what the options ask for, as :meth:`Encoder.extract` takes it; refuse what cannot be."""
-    settings: dict[str, Any] = {
-        "pools": tuple(name.strip() for name in options.pools.split(",")),
-        "preprocess": options.preprocess,
-        "window": options.window,
-        "hop": options.window if options.hop is None else options.hop,
-        "segments": options.segments,
-        "dtype": options.dtype,
-        "logits": options.logits,
-        "channel": options.channel,
-    }
-    ExtractionSpec(**settings)
-    frame_layers = parse_layers(options.frame_layers) if options.frame_layers else ()
-    return {**settings, "layers": parse_layers(options.layers), "frame_layers": frame_layers}
-
-
-def _begun_precision(output: Path) -> str | None:
-    """Tell the precision of the store that is there already: it goes on in that."""
-    from ..store import FeatureStore
-
-    if not (output / "store.json").is_file():
-        return None
-    return FeatureStore(output).fingerprint.model.precision
+            return stopped(options.output)
+    return summarise(store, extraction.failures, tried)
 
 
 def _show_plan(extraction: Extraction, outlook: Outlook, output: Path) -> None:
@@ -189,45 +163,3 @@ def _show_plan(extraction: Extraction, outlook: Outlook, output: Path) -> None:
             remedy="Choose fewer --layers, --pools or --frame-layers, --dtype float16, or another "
             "disk",
         )
-
-
-def _stopped(output: Path) -> int:
-    """After Ctrl-C: what is safe, and how to go on."""
-    from ..store import FeatureStore
-
-    rows = len(FeatureStore(output)) if (output / "store.json").is_file() else 0
-    print(
-        f"Stopped. {output} holds {count(rows, 'row')}. "
-        "Run the same command again to go on from there.",
-        file=sys.stderr,
-    )
-    return 130
-
-
-def _summarise(store: FeatureStore, extraction: Extraction, tried: int) -> int:
-    """Say what is in the store now and what failed; 3 when anything of this run did."""
-    status = zip(store.column("clip_id"), store.column("status"), strict=True)
-    silent = {name for name, state in status if "silent" in state}
-    print(f"{store.path}: {count(len(store), 'row')}")
-    if silent:
-        print(f"Warning: {count(len(silent), 'silent clip')}, such as {min(silent)}")
-    failures = extraction.failures
-    if not failures:
-        return 0
-    print(f"Failed: {len(failures):,} of {count(tried, 'clip')}", file=sys.stderr)
-    _show_failures(failures)
-    print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
-    return 3
-
-
-def _show_failures(failures: Sequence[ClipFailure]) -> None:
-    """Print the first few of each kind to stderr."""
-    kinds: dict[str, list[ClipFailure]] = defaultdict(list)
-    for failure in failures:
-        kinds[failure.kind].append(failure)
-    for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        print(f"  {kind}: {len(members):,}", file=sys.stderr)
-        for failure in members[:FAILURES_SHOWN]:
-            print(f"    {failure.id}: {failure.reason}", file=sys.stderr)
-        if len(members) > FAILURES_SHOWN:
-            print(f"    and {len(members) - FAILURES_SHOWN:,} more", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..spec import DEFAULT_PREPROCESS, DEFAULT_REVISION, DEFAULT_SOURCE, Precision
 
@@ -91,20 +91,25 @@ def add_earlier_name(group: argparse._ActionsContainer, flag: str, *, dest: str)
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def model_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the arguments of ``load_encoder`` that were asked for."""
+    return {
+        "source": options.model,
+        "revision": options.revision,
+        "device": options.device,
+        "precision": options.precision,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
+
+
 def chosen_encoder(options: argparse.Namespace) -> Encoder:
     """Load the encoder that was asked for."""
     from ..encoder import load_encoder
 
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        encoder = load_encoder(
-            options.model,
-            revision=options.revision,
-            device=options.device,
-            precision=options.precision,
-            cache_dir=options.cache_dir,
-            local_files_only=options.local_files_only,
-        )
+        encoder = load_encoder(**model_settings(options))
     for one in heard:
         print(f"exhubert: warning: {one.message}", file=sys.stderr)
     return encoder

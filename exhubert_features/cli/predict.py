@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..spec import SAMPLE_RATE
 from .options import add_audio_arguments, add_model_arguments, add_running_arguments, chosen_encoder
 from .predicted import Predicted
-from .wording import count
+from .wording import FORMULAS, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", type=Path, help=f"write a file: {', '.join(FILES)}"
     )
     group.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    group.add_argument("--formulas", action="store_true", help=FORMULAS)
     add_audio_arguments(parser)
     add_model_arguments(parser)
     add_running_arguments(parser)
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         classes=class_columns(encoder.classes if head is None else head.config.classes),
         targets=() if head is None else head.config.targets,
         windows=prediction_spec(head, **how).segments,
+        formulas=options.formulas,
     )
     if options.plot and predicted.rows:
         _draw(predicted, work, options)

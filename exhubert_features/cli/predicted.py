@@ -34,12 +34,15 @@ class Predicted:
         What a regression head tells, the columns of its values.
     windows
         Whether rows are windows of clips.
+    formulas
+        Whether names that a spreadsheet would run stay as they are in CSV and TSV.
     """
 
     table: pd.DataFrame
     classes: tuple[str, ...]
     targets: tuple[str, ...]
     windows: bool
+    formulas: bool = False  # ids come out of files, and people open tables by a click
 
     @cached_property
     def flat(self) -> pd.DataFrame:
@@ -76,8 +79,9 @@ class Predicted:
 
     def csv(self, separator: str = ",") -> str:
         """Make a row for each prediction, and for each clip that failed, with its error."""
-        rounded = without_formulas(self._with_levels().round(6))
-        return rounded.to_csv(index=False, sep=separator, lineterminator="\n")
+        rounded = self._with_levels().round(6)
+        shown = rounded if self.formulas else without_formulas(rounded)
+        return shown.to_csv(index=False, sep=separator, lineterminator="\n")
 
     def json(self) -> str:
         """One object with the predictions and the failures."""

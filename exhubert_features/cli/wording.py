@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FORMULAS = (  # help of --formulas
+    "leave names that a spreadsheet would run (=, +, -, @ first) as they are; in a CSV or TSV "
+    "file an apostrophe is put before them otherwise"
+)
+
 
 def count(number: int, noun: str) -> str:
     """``1 clip``, ``2,000 clips``."""

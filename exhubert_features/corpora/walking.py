@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CorpusError, UsageError
+from ..files import read_regular
 from ..suffixes import OTHER_VIDEO_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 POINTER = b"version https://git-lfs"
@@ -50,7 +51,7 @@ def walk(root: Path) -> Tree:
 def read_text(path: Path) -> str:
     """Read a label file's text, in UTF-8 or else in the Western encoding of its time."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})") from error
     try:

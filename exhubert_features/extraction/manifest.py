@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..audio import is_url
 from ..errors import UsageError
 from ..records import ClipFailure, Entry
 from ..tables import (
@@ -130,12 +131,18 @@ def storable(text: object) -> str:
 
 
 def _resolve(name: str, folder: Path, data_root: str | None) -> str:
+    if is_url(name):
+        return name
     placeholder = PLACEHOLDER.match(name)
     if placeholder and data_root is None:
         raise UsageError(
             f"the manifest in {folder} says {placeholder[0]} in {name!r}",
             expected="to be told the folder that stands for it",
             remedy="Name it with --data-root, or data_root=",
+        )
+    if data_root is not None and is_url(data_root):
+        return (
+            f"{data_root.rstrip('/')}/{name[placeholder.end() if placeholder else 0 :].lstrip('/')}"
         )
     if placeholder:
         return os.path.normpath(str(data_root) + name[placeholder.end() :])

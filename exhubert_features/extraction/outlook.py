@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
-from ..audio import array_samples, planned_samples, probe_audio
+from ..audio import array_samples, is_url, planned_samples, probe_audio
 from ..errors import AudioError
 from ..records import ClipFailure, Entry, PlannedClip
 from ..register import NameSet
@@ -123,6 +123,8 @@ class _Measure:
             return replace(failure, file=storable(failure.file))
 
     def _file(self, entry: Entry, clip: PlannedClip) -> PlannedClip:
+        if is_url(entry.file) and not self._may_decode():  # all of it would have to be fetched
+            return clip
         header = probe_audio(entry.file, counted=False)
         if header.frames is None and self._may_decode():
             header = probe_audio(entry.file)

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from torch import Tensor
 
+from ..audio import is_url, list_urls
 from ..errors import AudioError, UsageError
 from ..records import ClipFailure, Entry
 from ..spec import SAMPLE_RATE
@@ -132,7 +133,7 @@ class Inputs:
         if not items:
             raise UsageError("no input at all", expected="files, folders or manifests")
         kinds = [_kind(item, _kind(items[0])) for item in items]
-        if kinds[0] == "path" and not any(os.path.lexists(path) for path in items):
+        if kinds[0] == "path" and not any(is_url(str(i)) or os.path.lexists(i) for i in items):
             raise UsageError(f"{', '.join(map(str, items))} does not exist")
 
     def __iter__(self) -> Iterator[Item]:
@@ -165,9 +166,13 @@ class Inputs:
             return None
         if _kind(self._items[0]) != "path":
             return len(self._items)
-        return sum(self._about(Path(path)) for path in self._items)
+        return sum(self._about(Path(item), str(item)) for item in self._items)
 
-    def _about(self, path: Path) -> int:
+    def _about(self, path: Path, name: str) -> int:
+        if is_url(name):
+            left_out, count = self.left_out, sum(1 for _ in self._url(name))
+            self.left_out = left_out
+            return count
         if path.is_dir():
             left_out, count = self.left_out, sum(1 for _ in self._folder(path))
             self.left_out = left_out
@@ -182,6 +187,8 @@ class Inputs:
             yield Entry(id=item.id, meta=known, load=item.load)
         elif _is_array(item):
             yield _array_entry(str(number), item)
+        elif is_url(str(item)):
+            yield from self._url(str(item))
         else:
             yield from self._path(Path(item))
 
@@ -193,6 +200,23 @@ class Inputs:
             yield from read_manifest(path, self._data_root)
         else:
             yield Entry(id=path.as_posix(), file=str(path))
+
+    def _url(self, url: str) -> Iterator[Item]:
+        """Clips of a URL: a file, or with a slash at its end a folder."""
+        if not url.endswith("/"):
+            if PurePosixPath(url).suffix.lower() in TABLE_SUFFIXES:
+                raise UsageError(
+                    f"{url} is a table at a URL",
+                    expected="a manifest in a file here; its column of files may hold URLs",
+                    remedy="Download it first, and name its files' folder with --data-root",
+                )
+            yield Entry(id=url, file=url)
+            return
+        for inside, file in list_urls(url):
+            if PurePosixPath(inside).suffix.lower() in _TAKEN:
+                yield Entry(id=inside, file=file)
+            else:
+                self.left_out += 1
 
     def _folder(self, folder: Path) -> Iterator[Item]:
         unreadable: list[OSError] = []

@@ -165,7 +165,7 @@ def _read_weights(card: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor
         raise CheckpointError(f"{path} names the weights {card['weights']!r}")
     file = path.parent / card["weights"]
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
         if hashlib.sha256(content).hexdigest() != card["weights_sha256"]:
             raise CheckpointError(
                 f"{file} is not what {path.name} says it is: its hash differs",

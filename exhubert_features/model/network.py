@@ -75,7 +75,7 @@ class _TransformerStack(nn.Module):
         hidden = self.dropout(hidden)
         on_state(0, hidden)
         positions = self.blocks[0].attention.positions(hidden.shape[1])
-        for index, layer in enumerate(self.blocks[:deepest], start=1):
+        for index, layer in enumerate(self.blocks[:deepest], 1):  # torch 2.4 compiles no start=
             if self.gradient_checkpointing and self.training:
                 hidden = recompute(layer, hidden, attention_mask, positions, use_reentrant=False)
             else:
@@ -222,11 +222,12 @@ class ExHuBERTNetwork(nn.Module):
         samples = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         frames = self.frame_lengths(samples if lengths is None else lengths)
         kept: dict[int, Tensor] = {}
-        take = kept.__setitem__ if on_state is None else on_state
 
         def take_wanted(layer: int, hidden: Tensor) -> None:
-            if layer in ids:
-                take(layer, hidden)
+            if layer in ids and on_state is not None:
+                on_state(layer, hidden)
+            elif layer in ids:
+                kept[layer] = hidden
 
         deepest = self.num_states - 1 if classify else max(ids)
         hidden = self.hubert(waveforms, lengths, deepest, take_wanted)

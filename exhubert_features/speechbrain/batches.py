@@ -6,16 +6,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import AudioError, UsageError
-from ..model.layers import frame_mask
-from ..spec import CARD_SAMPLES, MINIMUM_SAMPLES, Preprocess
-from ..waveforms import split_waveforms
+from ..spec import MINIMUM_SAMPLES, SAMPLE_RATE
+from ..waveforms import all_usable, split_waveforms
 
 logger = get_logger(__name__)
 
@@ -29,7 +26,9 @@ class UsableClips:
             batch_size: 8
             collate_fn: !new:exhubert_features.speechbrain.UsableClips
 
-    Each clip that is left out is named in the log. A batch of nothing else is an error.
+    Each clip that is left out is named in the log. A batch of nothing else is an error, for
+    SpeechBrain's loop takes no empty batch: where clips are sorted by length, or come one by one,
+    use ``dataset.filtered_sorted(key_min_value={"duration": 0.025})`` instead.
 
     Parameters
     ----------
@@ -63,7 +62,9 @@ class UsableClips:
             names = ", ".join(str(example.get("id", "?")) for example in examples)
             raise AudioError(
                 f"all clips of a batch have under {self.minimum} samples: {names}",
-                remedy="Take them out of the manifest, or use larger batches",
+                remedy="Take clips under "
+                f"{self.minimum / SAMPLE_RATE:g} s out before: SpeechBrain's filtered_sorted does "
+                "it by their durations",
             )
         return self.collate(usable)
 
@@ -88,13 +89,12 @@ def absolute_lengths(wav: Tensor, wav_lens: Tensor | None) -> Tensor | None:
 
 def check_clips(wav: Tensor, samples: Tensor | None) -> None:
     """Refuse clips without a frame or with values that are no numbers, naming the first."""
-    fewest = wav.shape[1] if samples is None else int(samples.min())
-    if wav.is_floating_point() and fewest >= MINIMUM_SAMPLES and bool(torch.isfinite(wav).all()):
+    if all_usable(wav, samples):
         return
     try:
         split_waveforms(wav, samples, names=_ids_of_the_batch(len(wav)))
     except AudioError as error:
-        if fewest >= MINIMUM_SAMPLES:
+        if (wav.shape[1] if samples is None else int(samples.min())) >= MINIMUM_SAMPLES:
             raise
         raise AudioError(
             str(error),
@@ -115,50 +115,3 @@ def _ids_of_the_batch(count: int) -> list[str] | None:
         if isinstance(ids, list) and len(ids) == count:
             return [str(name) for name in ids]
     return None
-
-
-def prepare_padded(
-    wav: Tensor, samples: Tensor | None, preprocess: Preprocess
-) -> tuple[Tensor, Tensor | None]:
-    """Normalise a padded batch, each clip for itself: tensors alone, for ``torch.compile``.
-
-    Parameters
-    ----------
-    wav
-        (B, N).
-    samples
-        (B,) samples of each clip; None: all N.
-    preprocess
-        As the lobe's.
-
-    Returns
-    -------
-    The batch (B, at least N), and how many samples (B,) of each row the model shall see, None
-    for all: with ``"card"`` that includes the card's own padding to 3 s.
-    """
-    if preprocess == "card" and wav.shape[1] < CARD_SAMPLES:
-        # All rows end at 3 s, and what is behind a clip is silence to the model.
-        own = _silence_behind(wav, samples)
-        return _normalise(functional.pad(own, (0, CARD_SAMPLES - wav.shape[1])), None), None
-    own = _silence_behind(wav, samples)
-    seen = samples
-    if preprocess == "card" and samples is not None:
-        seen = samples.clamp(min=CARD_SAMPLES)
-    return (own if preprocess == "none" else _normalise(own, seen)), seen
-
-
-def _silence_behind(wav: Tensor, samples: Tensor | None) -> Tensor:
-    wav = wav.float()
-    return wav if samples is None else wav.masked_fill(~frame_mask(samples, wav.shape[1]), 0.0)
-
-
-def _normalise(wav: Tensor, seen: Tensor | None) -> Tensor:
-    """Zero mean and unit variance over the samples seen of each row, silence behind them."""
-    if seen is None:
-        variance, mean = torch.var_mean(wav, dim=1, correction=0, keepdim=True)
-        return (wav - mean) / torch.sqrt(variance + 1e-7)
-    count = seen.unsqueeze(1)
-    mask = frame_mask(seen, wav.shape[1])
-    centred = (wav - wav.sum(1, keepdim=True) / count) * mask
-    variance = centred.square().sum(1, keepdim=True) / count
-    return centred / torch.sqrt(variance + 1e-7)

@@ -18,9 +18,8 @@ from speechbrain.utils.checkpoints import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..checkpoint import load_model
 from ..errors import UsageError
-from ..model.config import frame_count
+from ..model.compiling import any_size, compile_behind
 from ..model.layers import frame_mask
 from ..precision import prepare_model
 from ..spec import (
@@ -30,11 +29,10 @@ from ..spec import (
     Layers,
     Precision,
     Preprocess,
-    resolve_layers,
 )
-from ..waveforms import check_preprocess
-from .batches import absolute_lengths, check_clips, prepare_padded
-from .compiling import any_size, compile_behind
+from ..trainable import WaveformModel
+from ..waveforms import all_usable
+from .batches import absolute_lengths, check_clips
 from .options import placement
 from .trained import complete_state, is_trained_part, read_trained, save_trained
 
@@ -52,7 +50,7 @@ class LobeOutput(NamedTuple):
 
 
 @register_checkpoint_hooks
-class ExHuBERT(nn.Module):
+class ExHuBERT(WaveformModel):
     """Drop-in for SpeechBrain's HuBERT lobe: waveforms (B, N) to embeddings (B, T, C).
 
     What is frozen stays in eval mode whatever ``modules.train()`` says. Checkpoints hold only
@@ -119,29 +117,35 @@ class ExHuBERT(nn.Module):
         precision: Precision | Literal["auto"] = "float32",
         **transformers_options: Any,
     ) -> None:
-        super().__init__()
         if precision != "float32" and not freeze:
             raise UsageError(
                 f"precision={precision!r} in a lobe that trains",
                 expected="freeze=True, or float32",
                 remedy="SpeechBrain's --precision bf16 trains in mixed precision",
             )
-        check_preprocess(preprocess)  # before a download, not after
         device, dtype = placement(transformers_options)
-        model, self.checkpoint = load_model(source, revision=revision, cache_dir=save_path or None)
-        model.detect_identity_gates()
-        self.model = model
+        super().__init__(
+            source,
+            revision=revision,
+            layers=-1 if layers is None and not output_all_hiddens else layers,
+            preprocess=preprocess,
+            freeze=freeze,
+            apply_spec_augment=apply_spec_augment,
+            cache_dir=save_path or None,
+        )
         self.output_norm = output_norm
-        self.freeze = freeze
         self.freeze_feature_extractor = freeze_feature_extractor
         self.freeze_original = freeze_original
         self.output_all_hiddens = output_all_hiddens
         self.output_logits = output_logits
-        self.preprocess = model.config.card if preprocess == "card" else preprocess
         self.normalize_wav = self.preprocess != "none"
-        everything = None if output_all_hiddens else -1
-        self.layers = resolve_layers(everything if layers is None else layers, model.num_states)
-        self._set_config(apply_spec_augment, classes)
+        if classes is not None:
+            self._replace_classifier(classes)
+        if output_logits and not self.config.classes:
+            raise UsageError(
+                f"output_logits=True, but {self.checkpoint.source} has no classifier",
+                remedy="Name the classes of a new one with classes=",
+            )
         self._freeze_weights()
         self.model.to(device=device, dtype=dtype)
         if precision != "float32":
@@ -159,25 +163,20 @@ class ExHuBERT(nn.Module):
             return_attention_mask=self.preprocess == "masked",
         )
 
-    def _set_config(self, apply_spec_augment: bool, classes: Sequence[str] | None) -> None:
-        config = replace(self.model.config, apply_spec_augment=apply_spec_augment)
-        if classes is not None:
-            if self.freeze:
-                raise UsageError(
-                    f"a new classifier for {', '.join(classes)} with freeze=True",
-                    expected="a classifier that can learn",
-                    remedy="Use freeze_feature_extractor and freeze_original",
-                )
-            if not config.classes:
-                self.model.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-            self.model.classifier = nn.Linear(config.classifier_proj_size, len(classes))
-            config = replace(config, classes=tuple(classes))
-        if self.output_logits and not config.classes:
+    def _replace_classifier(self, classes: Sequence[str]) -> None:
+        if isinstance(classes, str):  # a sequence of letters
+            raise UsageError(f"classes is {classes!r}", expected="a list of names")
+        if self.freeze:
             raise UsageError(
-                f"output_logits=True, but {self.checkpoint.source} has no classifier",
-                remedy="Name the classes of a new one with classes=",
+                f"a new classifier for {', '.join(classes)} with freeze=True",
+                expected="a classifier that can learn",
+                remedy="Use freeze_feature_extractor and freeze_original",
             )
-        self.model.config = self.model.hubert.config = config
+        config = self.config
+        if not config.classes:
+            self.model.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.model.classifier = nn.Linear(config.classifier_proj_size, len(classes))
+        self.set_config(replace(config, classes=tuple(classes)))
 
     def _freeze_weights(self) -> None:
         if self.freeze:
@@ -193,7 +192,7 @@ class ExHuBERT(nn.Module):
         super().train(mode)
         self.model.keep_frozen_at_inference()
         compile_behind(ExHuBERT.forward, ExHuBERT.extract_features, ExHuBERT._checked)
-        compile_behind(ExHuBERT._adapted, absolute_lengths, check_clips, any_size)
+        compile_behind(ExHuBERT._adapted, absolute_lengths, check_clips, all_usable, any_size)
         return self
 
     def forward(
@@ -237,25 +236,20 @@ class ExHuBERT(nn.Module):
     def _embed(self, wav: Tensor, samples: Tensor | None, graph: bool) -> Tensor | LobeOutput:
         """Embed clips that were looked at: the part that ``torch.compile`` takes in one piece."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and graph):
-            preprocess = self.preprocess if self.normalize_wav else "none"
-            batch, seen = prepare_padded(wav, samples, preprocess)
-            weights = self.model.hubert.masked_spec_embed
-            output = self.model(
-                batch.to(weights.dtype), seen, layers=self.layers, logits=self.output_logits
+            states, frames, logits = self.encode_padded(
+                wav,
+                samples,
+                preprocess=self.preprocess if self.normalize_wav else "none",
+                logits=self.output_logits,
             )
-            # The card's padding to 3 s ends here, so that wav_lens also fit the embeddings.
-            size = frame_count(wav.shape[1], self.model.config)
-            states = torch.stack([state[:, :size] for state in output.hidden_states])
-            frames = None if samples is None else self.model.frame_lengths(samples)
             if self.output_norm:
                 states = _normalise_output(states, frames)
-            if frames is not None:
-                states = states * frame_mask(frames, size).unsqueeze(-1)
         embeddings = self._combine(states)
-        if output.logits is None:
+        if logits is None:
             return embeddings
         whole = torch.ones(len(wav), device=wav.device)
-        return LobeOutput(embeddings, output.logits, whole if frames is None else frames / size)
+        lengths = whole if frames is None else frames / states.shape[2]
+        return LobeOutput(embeddings, logits, lengths)
 
     def _combine(self, states: Tensor) -> Tensor:
         """Make what is returned out of the states (L, B, T, C)."""
@@ -293,4 +287,4 @@ def _normalise_output(states: Tensor, frames: Tensor | None) -> Tensor:
     count = (frames * states.shape[3]).view(-1, 1, 1)
     mean = (values * mask).sum((2, 3), keepdim=True) / count
     variance = ((values - mean).square() * mask).sum((2, 3), keepdim=True) / count
-    return ((values - mean) * torch.rsqrt(variance + 1e-5)).to(states.dtype)
+    return ((values - mean) * mask * torch.rsqrt(variance + 1e-5)).to(states.dtype)

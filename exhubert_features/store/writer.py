@@ -186,7 +186,7 @@ class Writer:
             self._fresh.update((row.id, clip.id) for row in result)
             self._clips += 1
             self._bytes += sum(size_of(row) for row in self._rows[-len(result) :])
-            self._mend(clip)
+            self.mend(clip)
         limits, waited = self._limits, time.monotonic() - self._flushed
         if self._bytes >= limits.bytes or self._clips >= limits.clips or waited >= limits.seconds:
             self.flush()
@@ -220,8 +220,8 @@ class Writer:
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
             path = shard_path(self.store, self._next)
-            shard = encode(rows, self._fingerprint, self._provenance)
-            publish(shard, path, sweeping=False)  # create_store has swept
+            if not path.exists():  # beside many writers it mostly does; create_store has swept
+                publish(encode(rows, self._fingerprint, self._provenance), path, sweeping=False)
             # Whoever won: reading back finds a bad disk early, and the file still in memory.
             table = read_shard(path, self._next, self._fingerprint)
             self._known.append(table)
@@ -245,7 +245,7 @@ class Writer:
             for clip, result in results:
                 refusal = None
                 if result is None:
-                    self._mend(clip)
+                    self.mend(clip)
                 else:
                     refusal = self._add(clip, result)
                 done["present" if result is None else "failed" if refusal else "stored"] += 1
@@ -346,7 +346,7 @@ class Writer:
             )  # fmt: skip
         self.flush()
 
-    def _mend(self, clip: PlannedClip) -> None:
+    def mend(self, clip: PlannedClip) -> None:
         """Note of a clip that had failed that it is stored, once it is."""
         if failure := self._failures.get(clip_key(clip.id, clip.file)):
             self._mended.append(mended(failure))

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import contextlib
+import io
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
+from outcomes import (
+    Outcome,
+    Sound,
+    file_hash,
+    files_of_demo,
+    nothing_half,
+    recovered,
+    repaired,
+    sound_checkpoint,
+    sound_head,
+    sound_repair,
+    sound_store,
+    sound_training,
+    store_content,
+    training,
+    uar,
+)
 
 from exhubert_features.cli import main
-
-Outcome = Any
 
 
 @dataclass
 class Command:
     """One command line, working in a copy of the folder ``prepared``.
 
-    ``outcome`` says in comparable data what it made; ``sound`` is given what a failed run said,
-    and raises when the run left something that a reader could mistake for a result, or lost
-    something that was there or that it had said to be done.
+    See ``outcomes.py`` for what it made, and for what one that failed may leave.
     """
 
     name: str
     words: str
     prepared: Path
     outcome: Callable[[Path], Outcome]
-    sound: Callable[[Path, str], None]
+    sound: Sound
     program: Callable[[list[str]], int] = main
     expected: Outcome = field(default=None)
 
@@ -41,107 +53,12 @@ class Command:
         return self.words.split()
 
 
-class Rows(dict[str, Any]):
-    """Row id -> its numbers, equal to others that differ by what another batch may change."""
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Rows)
-            and self.keys() == other.keys()
-            and all(np.allclose(self[name], other[name], rtol=2e-3, atol=2e-3) for name in self)
-        )
-
-    def __ne__(self, other: object) -> bool:  # a dict has one of its own
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def store_content(path: Path) -> Rows:
-    """Read every row and failure; every byte is verified on the way."""
-    from exhubert_features import FeatureStore
-    from exhubert_features.store import verify
-
-    problems = verify(path, deep=True).problems
-    if problems:
-        raise RuntimeError(f"{path}: {problems}")
-    store = FeatureStore(path)
-    if len(set(store.ids)) < len(store):
-        raise RuntimeError(f"{path}: doubled rows")
-    content = Rows()
-    for name in store.ids:
-        row = store[name]
-        parts = [row.pooled.ravel(), *([] if row.logits is None else [row.logits.ravel()])]
-        content[name] = np.concatenate(parts).astype(np.float32)
-    content |= {failure.id: np.nan for failure in store.failures}  # equal to nothing
-    return content
-
-
-def sound_store(name: str, *held: str) -> Callable[[Path, str], None]:
-    """A store that is there opens, and holds the rows that were there before."""
-
-    def sound(folder: Path, said: str) -> None:
-        path = folder / name
-        if held or path.is_file() or (path / "store.json").exists():
-            lost = set(held) - store_content(path).keys()
-            assert not lost, f"lost {lost}"
-
-    return sound
-
-
-def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def nothing_half(*names: str) -> Callable[[Path, str], None]:
-    """The named files are absent, or as they are in the end."""
-
-    def sound(folder: Path, said: str) -> None:
-        for name in names:
-            path = folder / name
-            if path.suffix == ".json" and path.exists():
-                json.loads(path.read_text())
-            elif path.suffix == ".html" and path.exists():
-                assert path.read_text().rstrip().endswith("</html>"), f"{name} is cut"
-            elif path.suffix == ".png" and path.exists():
-                assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), f"{name} is cut"
-            elif path.suffix == ".npz" and path.exists():
-                with np.load(path) as archive:
-                    assert all(archive[key] is not None for key in archive.files)
-            elif path.suffix == ".csv" and path.exists():
-                assert path.read_text().endswith("\n"), f"{name} is cut"
-
-    return sound
-
-
-def sound_checkpoint(name: str) -> Callable[[Path, str], None]:
-    def sound(folder: Path, said: str) -> None:
-        from exhubert_features.checkpoint import load_model
-
-        if (folder / name).exists():
-            load_model(folder / name)
-
-    return sound
-
-
-def sound_head(folder: Path, said: str) -> None:
-    from exhubert_features import load_head
-
-    if (folder / "head" / "head.json").exists():
-        load_head(folder / "head")
-    nothing_half("head/report.json", "head/report.html", "head/result.png")(folder, said)
-
-
-def uar(name: str) -> Callable[[Path], Outcome]:
-    return lambda folder: json.loads((folder / name / "report.json").read_text())["uar"]
-
-
 def fine_tune(arguments: list[str]) -> int:
     """Save checkpoints as the recipes' training does, after each of four epochs; go on with them.
 
     Four, so that the best is not the last and older ones are deleted.
     """
-    epochs, checkpointer, head = _training(Path(arguments[0]))
+    epochs, checkpointer, head = training(Path(arguments[0]))
     try:
         checkpointer.recover_if_possible()
         for epoch in epochs:
@@ -155,36 +72,26 @@ def fine_tune(arguments: list[str]) -> int:
     return 0
 
 
-def recovered(folder: Path) -> Outcome:
-    """The epoch of the latest checkpoint and that of the best."""
-    found = []
-    for key in ("unixtime", "UAR"):
-        epochs, checkpointer, head = _training(folder / "save")
-        checkpointer.recover_if_possible(max_key=key)
-        if epochs.current != int(head.weight[0, 0]):
-            raise RuntimeError(f"epoch {epochs.current} has the weights of {head.weight[0, 0]}")
-        found.append(epochs.current)
-    return found
+def repair(arguments: list[str]) -> int:
+    """`exhubert verify --repair`, which ends with 4 also when all is repaired; 0 then."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = main(arguments)
+    print(said.getvalue())
+    if "repaired: " in said.getvalue() or (code == 0 and "all is well" in said.getvalue()):
+        return 0
+    print("failed: not all is repaired", file=sys.stderr)
+    return code or 1
 
 
-def sound_training(folder: Path, said: str) -> None:
-    """What was said to be saved is there."""
-    saved = [int(number) for number in re.findall(r"saved epoch (\d+)", said)]
-    latest, best = recovered(folder)
-    if saved and (latest < saved[-1] or best != min(2, latest)):
-        raise RuntimeError(f"of the epochs {saved} the latest left is {latest}, the best {best}")
+def make_demo(arguments: list[str]) -> int:
+    """`exhubert demo` without the commands it runs, each in a process: they are swept here."""
+    from exhubert_features.cli import demo
 
-
-def _training(folder: Path) -> tuple[Any, Any, Any]:
-    from speechbrain.utils.epoch_loop import EpochCounter
-    from torch import nn
-
-    from exhubert_features.speechbrain import WholeCheckpointer
-
-    head, epochs = nn.Linear(100, 100), EpochCounter(4)
-    nn.init.zeros_(head.weight)
-    parts = {"head": head, "counter": epochs}
-    return epochs, WholeCheckpointer(folder, parts), head
+    demo.SPEAKERS, demo.SENTENCES = 1, 1
+    demo.steps = lambda folder: []
+    demo._summarise = lambda folder, seconds: None
+    return main(arguments)
 
 
 def write_audio(folder: Path) -> None:
@@ -196,7 +103,11 @@ def write_audio(folder: Path) -> None:
         soundfile.write(folder / f"clip_{number}.wav", wave, 16_000)
     (folder / "broken.wav").write_bytes(b"no audio")
     rows = [f"clip_{n}.wav,s{n % 3},{'calm' if n % 2 else 'angry'}" for n in range(6)]
-    (folder / "manifest.csv").write_text("\n".join(["file,speaker,emotion", *rows]) + "\n")
+    table = "\n".join(["file,speaker,emotion", *rows]) + "\n"
+    (folder / "manifest.csv").write_text(table)
+    corpus = folder.parent / "corpus"
+    shutil.copytree(folder, corpus, ignore=shutil.ignore_patterns("broken.wav", "manifest.csv"))
+    (corpus / "table.csv").write_text(table)
 
 
 def prepare_all(scratch: Path, names: Sequence[str]) -> Iterator[Command]:
@@ -220,6 +131,7 @@ def prepare_base(base: Path) -> None:
         f"extract {base}/audio/manifest.csv -o {base}/store",
         f"extract {base}/audio/clip_0.wav {base}/audio/clip_1.wav -o {base}/a",
         f"extract {base}/audio/clip_2.wav {base}/audio/clip_3.wav -o {base}/b",
+        f"extract {base}/audio/manifest.csv -o {base}/several --shard-clips 2",
     ]
     commands = [f"{words} --model {base}/model --device cpu" for words in commands]
     commands += [f"train {base}/store {LABELS} --layers 1 -o {base}/trained"]
@@ -227,6 +139,11 @@ def prepare_base(base: Path) -> None:
         code = main(words.split())
         if code not in (0, 3):
             raise RuntimeError(f"{words} ended with {code}")
+    shutil.copytree(base / "several", base / "damaged")
+    path = sorted((base / "damaged" / "shards").iterdir())[1]
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
 
 
 LABELS = "--target emotion --group speaker"
@@ -262,6 +179,14 @@ def store_commands(base: Path) -> Iterator[Command]:
         base,
         lambda folder: store_content(folder / "packed.h5"),
         sound_store("packed.h5"),
+    )
+    yield Command(
+        "repair",
+        "verify --repair damaged",
+        base,
+        repaired,
+        sound_repair(base / "several", base / "damaged"),
+        program=repair,
     )
     for form in ("csv", "npz"):
         yield Command(
@@ -322,5 +247,20 @@ def other_commands(base: Path) -> Iterator[Command]:
         base,
         lambda folder: (file_hash(folder / "out.csv"), (folder / "line.png").stat().st_size > 0),
         nothing_half("line.png", "out.csv"),
+    )
+    yield Command(
+        "prepare",
+        "prepare generic corpus --table corpus/table.csv -o made.csv",
+        base,
+        lambda folder: file_hash(folder / "made.csv"),
+        nothing_half("made.csv"),
+    )
+    yield Command(
+        "demo",
+        "demo -o demo",
+        base,
+        files_of_demo,
+        sound_checkpoint("demo/checkpoint"),
+        program=make_demo,
     )
     yield Command("fine-tune", "save", base, recovered, sound_training, program=fine_tune)

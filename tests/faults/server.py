@@ -7,6 +7,7 @@ a run costs milliseconds. Run by hand for every call of every command::
     python tests/faults/server.py merge pack      # of these commands
     python tests/faults/server.py --kinds=power   # of these faults
     python tests/faults/server.py --sample=20     # at so many places of each command
+    python tests/faults/server.py --done=FILE     # those in FILE are done, and more are added
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import io
+import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commands import Command
@@ -46,8 +51,8 @@ KINDS = {
     "power cut, names first": (1, 0, CHANGES),  # the same, but names were flushed
 }
 POWER = [kind for kind in KINDS if kind.startswith("power")]
-KILLED, HUNG = -9, -14
-SECONDS = 60  # a run that takes longer hangs
+KILLED, HUNG = -9, (-14, -27)
+SECONDS, WORKING = 300, 60  # a run that takes longer, or computes longer, hangs
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,9 @@ def run(
         library = ctypes.CDLL(None)
         calls = os.open(said / "calls", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         library.fault_arm(os.fsencode(folder), ctypes.c_long(at), kind, error, calls)
-        import signal
-
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, WORKING)
         try:
             code = command.program(list(command.arguments))
         except SystemExit as stopped:
@@ -114,7 +119,8 @@ def run(
         sys.stdout.flush()
         sys.stderr.flush()
         library.fault_disarm()
-        library.exit(code)  # with libraries' own handlers, where HDF5 writes what it still holds
+        close_hdf5()
+        os._exit(code)  # exit() itself takes torch half a second
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     calls = [
@@ -122,6 +128,28 @@ def run(
     ]
     texts = [(said / name).read_text(errors="replace") for name in ("output", "errors")]
     return Run(code, calls, *texts)
+
+
+def close_hdf5() -> None:
+    """Let HDF5 write what it still holds, as it does when a process exits."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    for path in {line.split()[-1] for line in maps if "/libhdf5-" in line or "/libhdf5." in line}:
+        ctypes.CDLL(path).H5close()
+
+
+def draw_once() -> None:
+    """Drawing is most of a report's time and calls nothing: every figure is the same here."""
+    from matplotlib.figure import Figure
+
+    drawn = {"png": io.BytesIO(), "svg": io.StringIO()}
+    for form, stream in drawn.items():
+        Figure().savefig(stream, format=form)
+    content: dict[str, Any] = {form: stream.getvalue() for form, stream in drawn.items()}
+
+    def savefig(figure: Figure, stream: Any, *, format: str, **options: Any) -> None:
+        stream.write(content[format])
+
+    Figure.savefig = savefig  # type: ignore[method-assign]
 
 
 def prepare(command: Command, folder: Path) -> None:
@@ -153,7 +181,7 @@ def check(
     if "Traceback" in first.errors or first.code == 99:
         yield finding(f"a traceback: {last_words}")
     if first.code < 0 and first.code != KILLED:
-        yield finding("hangs" if first.code == HUNG else f"dies of signal {-first.code}")
+        yield finding("hangs" if first.code in HUNG else f"dies of signal {-first.code}")
     if first.code == KILLED and not kind.startswith(("kill", "power")):
         yield finding("was killed, by nobody")
     if (
@@ -195,6 +223,7 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
     """The faults asked for at every call of some commands, or at a sample of places of each."""
     from commands import prepare_all
 
+    draw_once()
     chance = random.Random(options.seed)
     findings: list[Finding] = []
     for command in prepare_all(scratch, options.names):
@@ -214,58 +243,107 @@ def sweep(options: argparse.Namespace, scratch: Path, image: Image | None) -> li
         ends = [(kind, len(undisturbed.calls)) for kind in {kind for kind, _ in places} & {*POWER}]
         places += sorted(ends)
         if options.sample is not None:
-            places = chance.sample(places, min(options.sample, len(places)))
+            places = sample(places, options.sample, chance)
         here = []
+        done = read_done(options.done, command)
+        begun = time.monotonic()
         for kind, call in places:
-            for one in check(command, kind, call, scratch, image if kind in POWER else None):
-                here.append(one)
+            if (kind, call) in done:
+                here += done[(kind, call)]
+                continue
+            found = list(check(command, kind, call, scratch, image if kind in POWER else None))
+            if options.done:
+                note_done(options.done, command, kind, call, found)
+            for one in found:
                 print(one, flush=True)
+            here += found
         counts = Counter(kind for kind, _ in places)
         said = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
         print(
             f"{command.name}: {len(undisturbed.calls):,} calls, {len(places):,} runs ({said}), "
-            f"{len(here):,} findings",
+            f"{len(here):,} findings, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
         findings += here
     return findings
 
 
+def sample(
+    places: list[tuple[str, int]], count: int, chance: random.Random
+) -> list[tuple[str, int]]:
+    """Some of the places, of each kind as many: most calls read, most that breaks is writing."""
+    chance.shuffle(places)
+    turns: Counter[str] = Counter()
+    order = []
+    for kind, call in places:
+        order.append((turns[kind], kind, call))
+        turns[kind] += 1
+    return [(kind, call) for _, kind, call in sorted(order, key=lambda one: one[0])][:count]
+
+
+def read_done(path: Path | None, command: Command) -> dict[tuple[str, int], list[Finding]]:
+    """Places of a command that were tried before, with what was found there."""
+    if path is None or not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {
+        (kind, call): [Finding(name, kind, call, what) for what in found]
+        for name, kind, call, found in rows
+        if name == command.name
+    }
+
+
+def note_done(path: Path, command: Command, kind: str, call: int, found: list[Finding]) -> None:
+    """Add a place that was tried."""
+    with path.open("a") as stream:
+        line = json.dumps([command.name, kind, call, [one.what for one in found]])
+        stream.write(f"{line}\n")
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="commands; all by default")
     parser.add_argument("--sample", type=int, help="places of each command; all by default")
+    parser.add_argument("--done", type=Path, help="where places are noted, to go on another day")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--kinds", type=lambda word: tuple(word.split(",")), default=("",),
                         help="beginnings of the faults' names, such as kill,power")  # fmt: skip
     return parser.parse_args()
 
 
-def main() -> int:
-    options = parse()
+def preload() -> None:
+    """Start this very process again, with the injector before the C library."""
     memory = Path("/dev/shm")  # where flushing takes no time
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
-    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as scratch:
-        if "FAULTS_PRELOADED" not in os.environ:
-            library = build(Path(scratch))
-            paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
-            environment = os.environ | {
-                "LD_PRELOAD": str(library),
-                "FAULTS_PRELOADED": "1",
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-            }
-            return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+    scratch = tempfile.mkdtemp(dir=memory if roomy else None)
+    paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "LD_PRELOAD": str(build(Path(scratch))),
+        "FAULTS_SCRATCH": scratch,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def main() -> int:
+    options = parse()
+    if "FAULTS_SCRATCH" not in os.environ:
+        preload()
+    scratch = Path(os.environ.pop("FAULTS_SCRATCH"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted is unmounted
+    image = None
+    try:
         from power import Image, missing
 
-        lacking = missing(Path(scratch))
-        image = None if lacking else Image(Path(scratch))
-        try:
-            findings = sweep(options, Path(scratch), image)
-        finally:
-            if image:
-                image.close()
+        lacking = missing(scratch)
+        image = None if lacking else Image(scratch)
+        findings = sweep(options, scratch, image)
+    finally:
+        if image:
+            image.close()
+        shutil.rmtree(scratch, ignore_errors=True)
     print(f"no power cuts: {lacking}" if lacking else "with power cuts")
     print(f"{len(findings)} findings")
     return 1 if findings else 0

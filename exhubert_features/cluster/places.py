@@ -1,0 +1,137 @@
+"""Where workers run: a Ray cluster, one that is there or one started here, and its machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import MissingDependency, UsageError
+
+_OBJECT_STORE_BYTES = 100 << 20  # names of clips go through it, features never do
+# Of a Ray that is started here, unless the user says otherwise.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody
+    "RAY_worker_niceness": "0",  # Ray's 15 leaves nothing beside another busy process
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the workers run.
+
+    Parameters
+    ----------
+    address
+        Of a Ray cluster (``auto``, ``host:6379``); None starts one in this machine, or
+        takes what ``RAY_ADDRESS`` names.
+    actors
+        Workers; None is one for each GPU, or without GPUs one for each machine.
+    gpus_per_actor
+        May be a fraction, for several workers on one GPU; None is 1 where there are GPUs.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+    gpus_per_actor: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.actors is not None and self.actors < 1) or (self.gpus_per_actor or 0.0) < 0:
+            raise UsageError(
+                f"{self.actors} actors with {self.gpus_per_actor} GPUs each",
+                expected="at least 1 actor, and no negative share of a GPU",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """How many actors there shall be, and what Ray is told of each."""
+
+    actors: int
+    options: dict[str, Any]
+
+
+@contextlib.contextmanager
+def connected(cluster: Cluster) -> Iterator[Places]:
+    """Have Ray running, one that the caller has started or a new one, which is ended.
+
+    Parameters
+    ----------
+    cluster
+        Where.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "Ray is not installed",
+            remedy="pip install 'exhubert-features[ray]', on all machines of a cluster",
+        ) from error
+    ours = not ray.is_initialized()
+    if ours:
+        _start(ray, cluster.address or os.environ.get("RAY_ADDRESS"))
+    try:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield share_out(cluster, machines)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    if address is None:
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        ray.init(
+            address="local",  # a new one, also where another runs
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({type(error).__name__}: {error})",
+            expected="auto on one of its machines, or host:6379",
+            remedy="`ray start --head` starts one, `ray start --address host:6379` adds a machine",
+        ) from error
+
+
+def share_out(cluster: Cluster, machines: Sequence[Mapping[str, float]]) -> Places:
+    """Spread actors over machines; each gets its share of the processors.
+
+    Parameters
+    ----------
+    cluster
+        What was asked for.
+    machines
+        Ray's resources of each: ``CPU``, ``GPU``, ...
+    """
+    cpus = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
+    gpus = [machine.get("GPU", 0.0) for machine in machines]
+    share = cluster.gpus_per_actor
+    if share is None:
+        share = 1.0 if sum(gpus) else 0.0
+    if share > max(gpus, default=0.0):
+        raise UsageError(
+            f"{share:g} GPUs for each actor, and no machine of the cluster has more than "
+            f"{max(gpus, default=0.0):g}",
+            remedy="Choose another --gpus-per-actor, 0 for processors alone",
+        )
+    fitting = sum(int(there / share) for there in gpus) if share else len(cpus)
+    actors = cluster.actors or max(1, fitting)
+    on_one = -(-actors // max(1, len(cpus)))  # when they are spread
+    threads = max(1, min(cpus, default=1) // on_one)
+    # Ray gives each OMP_NUM_THREADS=num_cpus. Two calls at a time: run() and stop().
+    options = {
+        "num_gpus": share,
+        "num_cpus": 1 if share else threads,
+        "max_concurrency": 2,
+        "scheduling_strategy": "SPREAD",
+    }
+    return Places(actors=actors, options=options)

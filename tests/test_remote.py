@@ -1,0 +1,151 @@
+"""Audio at URLs: the same features as from files, and errors that name the URL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from waves import noise
+
+from exhubert_features import Encoder, load_encoder
+from exhubert_features.audio import is_url, read_audio
+from exhubert_features.cli import main
+from exhubert_features.errors import AudioError, MissingDependency, UsageError
+from exhubert_features.extraction import plan
+
+fsspec: Any = pytest.importorskip("fsspec", reason="needs the extra [remote]")
+BUCKET = "memory://bucket/audio"
+
+
+@pytest.fixture(scope="module")
+def encoder(two_layers: Path) -> Encoder:
+    return load_encoder(two_layers, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("remote") / "audio"
+    (folder / "b").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", noise(20_000, 1), 16_000)
+    soundfile.write(folder / "b/c.flac", noise(50_000, 2), 44_100)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def bucket(here: Path) -> Iterator[None]:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(here), "/bucket/audio", recursive=True)
+    yield
+    memory.rm("/bucket", recursive=True)
+
+
+def vectors(encoder: Encoder, source: Any, **options: Any) -> dict[str, np.ndarray]:
+    table = encoder.extract(source, layers=1, **options).to_dataframe()
+    return dict(zip(table["id"], table.filter(like="feature_").to_numpy(), strict=True))
+
+
+def test_a_folder_at_a_url_is_the_folder(encoder: Encoder, here: Path) -> None:
+    expected = vectors(encoder, here)
+    found = vectors(encoder, f"{BUCKET}/")
+    assert found.keys() == expected.keys() == {"a.wav", "b/c.flac", "broken.wav"}
+    for name, vector in expected.items():
+        np.testing.assert_array_equal(found[name], vector)
+    work = plan(f"{BUCKET}/")
+    assert work.about() == 3 and work.left_out == 1
+
+
+def test_files_and_rows_at_urls(encoder: Encoder, here: Path, tmp_path: Path) -> None:
+    expected = vectors(encoder, here)
+    name = f"{BUCKET}/a.wav"
+    np.testing.assert_allclose(vectors(encoder, name)[name], expected["a.wav"], atol=1e-6)
+    np.testing.assert_allclose(
+        vectors(encoder, f"file://{here}/a.wav")[f"file://{here}/a.wav"],
+        expected["a.wav"],
+        atol=1e-6,
+    )
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text(f"id,file,end\nwhole,{name},\npart,{name},1.0\nroot,b/c.flac,\n")
+    found = vectors(encoder, manifest, data_root=BUCKET)
+    np.testing.assert_allclose(found["whole"], expected["a.wav"], atol=1e-6)
+    np.testing.assert_allclose(found["root"], expected["b/c.flac"], atol=1e-6)
+    assert not np.array_equal(found["part"], found["whole"])
+    manifest.write_text("file\n{data_root}/a.wav\n")
+    (found_vector,) = vectors(encoder, manifest, data_root=f"{BUCKET}/").values()
+    np.testing.assert_allclose(found_vector, expected["a.wav"], atol=1e-6)
+
+
+def test_a_store_goes_on_and_names_what_fails(
+    two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(two_layers), "--device", "cpu", "-o", str(tmp_path / "store")]
+    inputs = [f"{BUCKET}/a.wav", f"{BUCKET}/broken.wav", f"{BUCKET}/gone.wav"]
+    assert main(["extract", *inputs, *options]) == 3
+    said = capsys.readouterr().err
+    assert f"{BUCKET}/broken.wav cannot be read as audio" in said
+    assert f"{BUCKET}/gone.wav cannot be fetched" in said and "credentials" in said
+    assert "exhubert-" not in said.replace("exhubert-features", ""), "the copy is nobody's business"
+    fsspec.filesystem("memory").pipe("/bucket/audio/gone.wav", b"")
+    assert main(["extract", inputs[0], *options]) == 0
+    assert "In the store already: 1 clip" in capsys.readouterr().out
+
+
+def test_errors_name_the_url(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=rf"{BUCKET}/none\.wav cannot be fetched") as missing:
+        read_audio(f"{BUCKET}/none.wav")
+    assert missing.value.kind == "missing"
+    with pytest.raises(UsageError, match=r"nothing reads nosuch://x/a\.wav"):
+        read_audio("nosuch://x/a.wav")
+    with pytest.raises(UsageError, match="a table at a URL"):
+        list(plan(f"{BUCKET}/corpus.csv"))
+    with pytest.raises(UsageError, match="no audio in memory://nothing/"):
+        list(plan("memory://nothing/"))
+
+
+def test_what_a_protocol_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(url: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lacking)
+    with pytest.raises(MissingDependency, match=r"s3://b/a\.wav is not installed.*s3fs"):
+        read_audio("s3://b/a.wav")
+
+
+def test_without_urls_fsspec_is_not_imported(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "fsspec.py").write_text("raise ModuleNotFoundError('no fsspec', name='fsspec')")
+    code = (
+        "from exhubert_features.audio import read_audio\n"
+        "import sys\n"
+        f"assert len(read_audio({str(here / 'a.wav')!r})) == 20_000\n"
+        "assert 'fsspec' not in sys.modules or not sys.modules['fsspec'].__file__\n"
+        "read_audio('memory://x/a.wav')\n"
+    )
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "pip install 'exhubert-features[remote]'" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("s3://bucket/a.wav", True),
+        ("hf://datasets/x/a.wav", True),
+        ("zip://a.wav::s3://b/c.zip", True),
+        ("C:/audio/a.wav", False),
+        ("audio//a.wav", False),
+        ("/data/x://y", False),
+    ],
+)
+def test_what_is_a_url(name: str, url: bool) -> None:
+    assert is_url(name) is url
