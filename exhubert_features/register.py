@@ -41,7 +41,7 @@ class NameSet:
         return self._count
 
     def _empty(self, size: int) -> tuple[array[int], ...]:
-        return (array("Q", bytes(8 * size)),)
+        return (_zeros(size),)
 
     def _put(self, key: int) -> bool:
         keys = self._columns[0]
@@ -84,11 +84,15 @@ class NameMap(NameSet):
         self._put(key)
 
     def _empty(self, size: int) -> tuple[array[int], ...]:
-        return array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
+        return _zeros(size), _zeros(size)
 
 
 def _key(name: Hashable) -> int:
     return hash(name) & _MASK or 1  # 0 is an empty place
+
+
+def _zeros(size: int) -> array[int]:
+    return array("Q", [0]) * size
 
 
 def _place(keys: array[int], key: int) -> int:

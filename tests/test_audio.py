@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -249,12 +250,12 @@ def test_silence_is_a_warning(tmp_path: Path) -> None:
     assert audio.audio_warnings(tone()) == ()
 
 
-def test_probe_hashes_the_bytes(tmp_path: Path) -> None:
-    import hashlib
-
+def test_a_header_and_the_hash_of_the_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone(channels=2), 44_100)
+    with audio.open_audio(path) as opened, opened.opened() as recording:
+        assert opened.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        np.testing.assert_array_equal(opened.read(recording), audio.read_audio(path))
     found = audio.probe_audio(path)
-    assert found.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert (found.rate, found.channels, found.frames) == (44_100, 2, RATE)
 
 

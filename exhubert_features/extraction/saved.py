@@ -39,6 +39,7 @@ def save_plan(entries: Iterable[Entry | ClipFailure], path: Path) -> int:
             if len(block) >= _LINES:
                 write()
         write()
+        digest.update(str(count).encode())
         write_all(descriptor, _line({"entries": count, "sha256": digest.hexdigest()}))
         os.fsync(descriptor)
         move_into_place(temporary, path.absolute(), replace=True)
@@ -101,6 +102,7 @@ def _check(stream: BinaryIO, path: Path) -> tuple[int, int]:
     while left and (block := stream.read(min(_BLOCK, left))):
         digest.update(block)
         left -= len(block)
+    digest.update(str(count).encode())
     if digest.hexdigest() != wanted:
         raise UsageError(f"{path} is not what was written", remedy=_REMEDY)
     return count, size - len(last[0])
