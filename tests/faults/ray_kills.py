@@ -103,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--clips", type=int, default=4000)
-    parser.add_argument("--pause", type=float, default=3.0, help="most seconds between kills")
+    parser.add_argument("--pause", type=float, default=10.0, help="most seconds between kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dice, kills, found = random.Random(options.seed), Counter[str](), Counter[str]()
