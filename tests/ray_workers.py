@@ -36,10 +36,13 @@ class FaultyWorker(Worker):
 
 def _patch(faults: dict[str, Any]) -> None:
     results, publish = Extraction.results, Writer.publish
+    node, full = ray.get_runtime_context().get_node_id(), Path(faults["pids"] + "full")
 
     def touched(clips: Iterable[Entry | ClipFailure]) -> Iterator[Entry | ClipFailure]:
         for clip in clips:
             time.sleep(faults.get("seconds", 0))
+            if faults.get("full", node) not in (node, None):
+                _wait_for(full)  # else all may be done before the other machine has begun
             if clip.id in faults.get("kills", ()):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if clip.id in faults.get("raises", ()):
@@ -49,8 +52,8 @@ def _patch(faults: dict[str, Any]) -> None:
             yield clip
 
     def full_disk(self: Writer, rows: Any) -> None:
-        if ray.get_runtime_context().get_node_id() == faults.get("full"):
-            Path(faults["pids"] + "full").touch()
+        if node == faults.get("full"):
+            full.touch()
             raise write_error(self.store, OSError(errno.ENOSPC, "No space left on device"))
         publish(self, rows)
 
@@ -65,3 +68,9 @@ def _first(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
