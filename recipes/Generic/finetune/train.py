@@ -138,7 +138,7 @@ def make_datasets(hparams):
 
     def dataset(positions):
         """Make the dataset of some rows."""
-        clips = [
+        chosen = [
             (clips[labels.rows[i]], labels.classes[labels.values[i]])
             for i in positions
         ]
@@ -149,7 +149,7 @@ def make_datasets(hparams):
                 "end": clip.end,
                 "class": name,
             }
-            for clip, name in clips
+            for clip, name in chosen
         }
         return DynamicItemDataset(items, [audio, label], ["id", "sig", "label"])
 
