@@ -145,7 +145,10 @@ def write_corpus(
                 take = int(np.random.SeedSequence([seed, index, number]).generate_state(1)[0])
                 acted = _act(style, voice.liveliness, np.random.default_rng([take, 3, sentence]))
                 waveform = synthesise(voice, acted, sentence=sentence, seed=take)
-                soundfile.write(directory / file, waveform, SAMPLE_RATE, subtype="PCM_16")
+                # In memory: what a disk refuses has a name in Python's own errors only.
+                content = io.BytesIO()
+                soundfile.write(content, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+                (directory / file).write_bytes(content.getvalue())
                 rows.append((file, file.removesuffix(".wav"), speaker, emotion))
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("file", "id", "speaker", "emotion"), *rows])
