@@ -111,6 +111,9 @@ class ClipFailure:
     audio_sha256: str = ""  # empty when the clip could not even be planned
 
 
+Item = Entry | ClipFailure  # of a plan: what to do, and what cannot be done
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """A figure and its 95 % interval."""

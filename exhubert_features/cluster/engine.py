@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import AudioError, StoreError, UsageError
 from ..extraction import Plan, Source, plan
-from ..records import ClipFailure, Entry
+from ..records import Entry, Item
 from ..store.flight import KILLED
 from ..store.journal import read_journal
 from .places import Cluster, connected
@@ -76,7 +76,7 @@ def extract_on_ray(
         return Crew(job, places).work(schedule, watch)
 
 
-def _files(work: Plan) -> Iterator[Entry | ClipFailure]:
+def _files(work: Plan) -> Iterator[Item]:
     """Give what can be sent to another machine by its name."""
     for entry in work:
         if isinstance(entry, Entry) and entry.load is not None:

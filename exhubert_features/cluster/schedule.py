@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from ..records import ClipFailure, Entry
+from ..records import ClipFailure, Entry, Item
 from ..store.flight import KILLED
 
 # A lost worker is most often the machine's fault, not the clip's: once is no proof.
@@ -18,7 +18,7 @@ TRIES = 3
 class Block:
     """Clips that one worker does and commits; ``losses`` counts workers that died of them."""
 
-    entries: tuple[Entry | ClipFailure, ...]
+    entries: tuple[Item, ...]
     losses: int = 0
 
 
@@ -41,7 +41,7 @@ class Schedule:
 
     def __init__(
         self,
-        entries: Iterable[Entry | ClipFailure],
+        entries: Iterable[Item],
         clips: int,
         suspects: Container[str] = (),
     ) -> None:
@@ -83,9 +83,7 @@ class Schedule:
             self._again.append(Block(block.entries[middle:], 1))
         return None
 
-    def _innocent(
-        self, entries: Iterable[Entry | ClipFailure], suspects: Container[str]
-    ) -> Iterator[Entry | ClipFailure]:
+    def _innocent(self, entries: Iterable[Item], suspects: Container[str]) -> Iterator[Item]:
         for entry in entries:
             if isinstance(entry, Entry) and entry.id in suspects:
                 self._late.append(Block((entry,), TRIES - 1))
@@ -93,13 +91,13 @@ class Schedule:
                 yield entry
 
 
-def _blocks(entries: Iterable[Entry | ClipFailure], clips: int) -> Iterator[Block]:
+def _blocks(entries: Iterable[Item], clips: int) -> Iterator[Block]:
     remaining = iter(entries)
     while chunk := tuple(islice(remaining, clips)):
         yield Block(chunk)
 
 
-def _given_up(entry: Entry | ClipFailure, reason: str) -> ClipFailure:
+def _given_up(entry: Item, reason: str) -> ClipFailure:
     if isinstance(entry, ClipFailure):  # its own reason is the better one
         return entry
     start, end = (0.0, None) if entry.in_samples else (entry.start, entry.end)

@@ -12,17 +12,14 @@ from typing import Any
 
 from ..encoder import load_encoder
 from ..extraction import Extraction, Plan
-from ..records import ClipFailure, ClipFeatures, Entry, PlannedClip
+from ..records import ClipFailure, Entry, Item, PlannedClip
 from ..spec import SAMPLE_RATE
 from ..store.journal import append_events, planned
-from ..store.writer import Writer
+from ..store.writer import Result, Writer
 
 FAILURES_TOLD = 256  # of a run; all of them are in the store
 # What libraries raise over one clip. Others of a batch need not suffer: each is tried alone.
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
-
-Item = Entry | ClipFailure
-Result = Sequence[ClipFeatures] | ClipFailure | None  # None: it is there already
 
 
 @dataclass(frozen=True, kw_only=True)

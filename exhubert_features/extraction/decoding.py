@@ -26,7 +26,7 @@ from ..audio import (
 )
 from ..audio.recording import Recording
 from ..errors import AudioError
-from ..records import ClipFailure, Entry, PlannedClip
+from ..records import ClipFailure, Entry, Item, PlannedClip
 from ..spec import SAMPLE_RATE
 from .manifest import storable
 from .sources import load_array
@@ -35,7 +35,6 @@ AHEAD_CLIPS = 128  # the next batch of a GPU, and enough to outlast a slow disk
 AHEAD_SAMPLES = 1200 * SAMPLE_RATE  # 77 MB: an hour-long file must not be joined by 127 others
 _FILES_HASHED = 1024  # remembered, of those of which parts are read
 
-Item = Entry | ClipFailure
 Enter = Callable[[int], None]  # waits until there is room for so many samples
 # A clip with its samples, or with why there are none; None: it is there already.
 Read = tuple[PlannedClip, np.ndarray | ClipFailure | None]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..audio import is_url
 from ..errors import UsageError
-from ..records import ClipFailure, Entry
+from ..records import ClipFailure, Entry, Item
 from ..tables import (
     FILE_COLUMNS,
     ID_COLUMNS,
@@ -27,7 +27,7 @@ UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _KNOWN = {*ID_COLUMNS, *FILE_COLUMNS, *POSITION_COLUMNS}
 
 
-def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | ClipFailure]:
+def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Item]:
     """Read the rows of a manifest; one that makes no sense is a failure, the others go on.
 
     Parameters
@@ -51,9 +51,7 @@ def read_manifest(path: Path, data_root: str | None = None) -> Iterator[Entry | 
         yield read_row(row, table=str(path), folder=path.parent, data_root=data_root)
 
 
-def read_row(
-    row: TableRow, *, table: str, folder: Path, data_root: str | None
-) -> Entry | ClipFailure:
+def read_row(row: TableRow, *, table: str, folder: Path, data_root: str | None) -> Item:
     """Read one row.
 
     Parameters

@@ -9,13 +9,13 @@ from itertools import count, islice
 
 from ..audio import array_samples, is_url, planned_samples, probe_audio
 from ..errors import AudioError
-from ..records import ClipFailure, Entry, PlannedClip
+from ..records import ClipFailure, Entry, Item, PlannedClip
 from ..register import NameSet
 from ..spec import SAMPLE_RATE
 from .decoding import place_in
 from .manifest import storable
 from .planning import CHECKED, Plan
-from .sources import InMemory, Item, load_array
+from .sources import InMemory, load_array
 
 _DECODED = 16  # clips whose length only decoding or loading tells; the rest are taken for such
 

@@ -15,14 +15,14 @@ from ..audio.memory import memory_limit
 from ..errors import AudioError, UsageError
 from ..fingerprint import Fingerprint
 from ..inference import Inference
-from ..records import ClipFailure, ClipFeatures, PlannedClip
+from ..records import ClipFailure, ClipFeatures, Item, PlannedClip
 from ..register import NameSet
 from ..spec import SAMPLE_RATE, ExtractionSpec, resolve_layers
 from ..windows import expected_size, plan_windows
 from .assembly import ClipAssembly
 from .batching import Batches
 from .dataframe import clip_table
-from .decoding import Item, Reader, decode_ahead
+from .decoding import Reader, decode_ahead
 from .outlook import Outlook, look_ahead
 from .planning import Plan, worker_count
 from .pooling import parts_of

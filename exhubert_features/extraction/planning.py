@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import AudioError, UsageError
-from ..records import ClipFailure, Entry
+from ..records import ClipFailure, Entry, Item
 from ..register import NameSet
 from .manifest import UNSTORABLE, storable
 from .parts import Part
 from .saved import SavedPlan, save_plan
-from .sources import Inputs, Item, Source, read_source
+from .sources import Inputs, Source, read_source
 
 CHECKED = 4096  # entries named at once, so that most mistakes in a source show before any work
 

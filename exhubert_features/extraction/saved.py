@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from ..errors import UsageError
 from ..files import move_into_place, sweep, temporary_file, write_all
-from ..records import ClipFailure, Entry
+from ..records import ClipFailure, Entry, Item
 
 _FORMAT = {"format": "exhubert-plan", "version": 1}
 _BLOCK = 1 << 20
@@ -21,7 +21,7 @@ _LAST = 4096  # bytes in which the last line is
 _REMEDY = "Save the plan anew"
 
 
-def save_plan(entries: Iterable[Entry | ClipFailure], path: Path) -> int:
+def save_plan(entries: Iterable[Item], path: Path) -> int:
     """Write entries to a file that appears when it is whole; give their number."""
     count, digest, block = 0, hashlib.sha256(), [_line(_FORMAT)]
     sweep(path.absolute().parent, path.name)
@@ -64,7 +64,7 @@ class SavedPlan:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
-    def __iter__(self) -> Iterator[Entry | ClipFailure]:
+    def __iter__(self) -> Iterator[Item]:
         with self._path.open("rb") as stream:
             if _stamp(stream) != self._stamp:
                 raise UsageError(f"{self._path} has changed since it was opened", remedy=_REMEDY)
@@ -108,7 +108,7 @@ def _check(stream: BinaryIO, path: Path) -> tuple[int, int]:
     return count, size - len(last[0])
 
 
-def _to_json(entry: Entry | ClipFailure) -> Any:
+def _to_json(entry: Item) -> Any:
     if isinstance(entry, ClipFailure):
         return asdict(entry)
     if entry.load is not None:
@@ -119,7 +119,7 @@ def _to_json(entry: Entry | ClipFailure) -> Any:
     return [entry.id, entry.file, *place, dict(entry.meta)]
 
 
-def _from_json(data: Any) -> Entry | ClipFailure:
+def _from_json(data: Any) -> Item:
     if isinstance(data, dict):
         return ClipFailure(**data)
     name, file, start, end, in_samples, meta = data

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..audio import is_url, list_urls
 from ..errors import AudioError, UsageError
-from ..records import ClipFailure, Entry
+from ..records import ClipFailure, Entry, Item
 from ..spec import SAMPLE_RATE
 from ..suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..tables import FILE_COLUMNS, TABLE_SUFFIXES, TableRow, count_rows
@@ -24,7 +24,6 @@ from .manifest import read_manifest, read_row
 if TYPE_CHECKING:
     import pandas as pd
 
-Item = Entry | ClipFailure
 Wave = np.ndarray | Tensor
 Array = Wave | tuple[Wave, int]
 Source: TypeAlias = (
@@ -169,12 +168,9 @@ class Inputs:
         return sum(self._about(Path(item), str(item)) for item in self._items)
 
     def _about(self, path: Path, name: str) -> int:
-        if is_url(name):
-            left_out, count = self.left_out, sum(1 for _ in self._url(name))
-            self.left_out = left_out
-            return count
-        if path.is_dir():
-            left_out, count = self.left_out, sum(1 for _ in self._folder(path))
+        if is_url(name) or path.is_dir():
+            left_out = self.left_out
+            count = sum(1 for _ in self._entries(0, name))
             self.left_out = left_out
             return count
         return count_rows(path) if path.suffix.lower() in TABLE_SUFFIXES else 1

@@ -17,9 +17,8 @@ from typing import TypeVar
 
 from ..errors import StoreError
 from ..files import abandoned_files, temporary_file
-from ..records import ClipFailure, Entry, PlannedClip
+from ..records import ClipFailure, Item, PlannedClip
 
-Item = Entry | ClipFailure
 Result = TypeVar("Result")
 KILLED = "killed"  # the kind of a failure
 _NAME = "in-hand"

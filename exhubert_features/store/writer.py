@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import StoreError
 from ..files import publish
 from ..fingerprint import Fingerprint
-from ..records import ClipFailure, ClipFeatures, Entry, PlannedClip
+from ..records import ClipFailure, ClipFeatures, Entry, Item, PlannedClip
 from ..register import NameMap
 from .catalog import load_catalog, next_number, read_shard, shard_path
 from .fitness import cast, require_promised, size_of, unfit
@@ -45,8 +45,7 @@ _EVENTS_AT_ONCE = 1000  # failures kept in memory before they are written
 _FIRST_ASKED = 256  # clips named in the journal at first, then twice as many each time
 _SHARDS_KNOWN = 1000  # of those just written, kept to save the next opening their reading: 50 MB
 
-Item = Entry | ClipFailure
-Result = Sequence[ClipFeatures] | ClipFailure | None
+Result = Sequence[ClipFeatures] | ClipFailure | None  # None: it is there already
 
 
 @runtime_checkable
