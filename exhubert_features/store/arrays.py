@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import DamagedStore
 from ..files import RegularFile
 from ..fingerprint import Fingerprint
-from .catalog import Catalog, shard_path
+from .catalog import Catalog
+from .folder import shard_path
 from .opening import REPAIR, ShardFile, check_stamp, open_shard, read_error
 from .shard import NUMBERS, SUMS, TEXT, ShardRows, dtype_of, shapes, sum64
 

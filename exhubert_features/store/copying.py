@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import DamagedStore, StoreError
 from ..files import RegularFile, move_into_place, sweep, temporary_file, write_all
-from .catalog import list_folder
 from .features import FeatureStore
+from .folder import list_folder
 from .journal import clip_key, require_same
 from .opening import digest_of
 from .shard import (

@@ -15,7 +15,8 @@ from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures
 from ..spec import Layers, resolve_layers
 from .arrays import ShardReader
-from .catalog import join_tables, load_catalog
+from .catalog import join_tables
+from .index import load_catalog
 from .journal import StoredFailure, no_store, read_description, read_journal, stored_failure
 from .limits import ShardLimits
 from .opening import checked_shard, is_shard
@@ -121,8 +122,7 @@ class FeatureStore:
             When the disk is full, ids are not unique, or (FingerprintMismatch) the store was
             made with other weights or settings.
         """
-        if isinstance(source, FeatureSource):
-            fingerprint = source.fingerprint
+        fingerprint = source.fingerprint if isinstance(source, FeatureSource) else fingerprint
         if fingerprint is None:
             raise StoreError(
                 "rows without a fingerprint cannot be stored",

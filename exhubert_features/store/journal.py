@@ -31,7 +31,8 @@ from ..fingerprint import Fingerprint
 from ..records import ClipFailure
 from ..register import NameSet
 from ..stamps import stamped, unstamped, write_json
-from .catalog import QUARANTINE, SHARDS, STATE, list_folder, read_record
+from .folder import QUARANTINE, SHARDS, STATE, list_folder, read_record
+from .index import RECENT
 from .opening import REPAIR, check_version, read_error, read_fingerprint
 from .shard import FORMAT, VERSION
 
@@ -41,7 +42,8 @@ FAILURES, PLANS = "failures", "plan-*.jsonl"  # where version 1 kept what the jo
 LAYOUT = (
     "shards/NNNNNN.h5: immutable HDF5 files, numbered without gaps. journal.jsonl: the clips each "
     "run was asked for, those that failed and why, one event a line. state.json: how many shards "
-    "the last run left. index.npz: derived, may be deleted. quarantine/: what a repair took out."
+    "the last run left. index.npz, recent/: derived, may be deleted. quarantine/: what a repair "
+    "took out."
 )
 ASKED_AT_ONCE = 8192  # clips in one event, 400 KB
 _SPARE_EVENTS = 100  # that a journal may have beyond what they come to
@@ -308,7 +310,7 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
                     expected="a feature store, or a new or empty folder",
                 )
             write_json(store / MANIFEST, description(fingerprint, provenance))
-        for name in (SHARDS, QUARANTINE):
+        for name in (SHARDS, QUARANTINE, RECENT):
             make_folder(store / name)
             sweep(store / name)
         sweep(store)

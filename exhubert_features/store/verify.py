@@ -16,17 +16,14 @@ from ..errors import DamagedStore, StoreError
 from ..files import move_into_place, publish, write_error
 from ..stamps import write_json
 from .arrays import ShardReader
-from .catalog import (
-    INDEX,
+from .catalog import join_tables
+from .folder import (
     QUARANTINE,
     SHARDS,
     STATE,
-    join_tables,
     list_folder,
-    load_catalog,
     lost_shards,
     next_number,
-    read_index,
     read_record,
     shard_files,
     shard_number,
@@ -34,6 +31,7 @@ from .catalog import (
     tombstone_path,
     tombstones,
 )
+from .index import INDEX, forget_notes, load_catalog, note_path, read_index
 from .journal import (
     FAILURES,
     JOURNAL,
@@ -211,11 +209,16 @@ class _Check:
             newest.update((clip, (audio, number)) for clip, audio in clips.items())
 
     def _index(self) -> None:
-        catalog, index = join_tables(self.tables), read_index(self.store / INDEX)
+        self._contradicts(self.store / INDEX, self.tables)
+        for table in self.tables:
+            self._contradicts(note_path(self.store, table.place.number), [table])
+
+    def _contradicts(self, path: Path, tables: list[ShardTable]) -> None:
+        catalog, index = join_tables(tables), read_index(path)
         # An index of other shards is only old: readers see that and renew it.
         places = [shard[:3] for shard in catalog.shards]
         if index and [shard[:3] for shard in index.shards] == places and not index.equals(catalog):
-            self._note(self.store / INDEX, "index", "contradicts the shards")
+            self._note(path, "index", "contradicts the shards")
 
 
 def repair(found: Verification) -> None:
@@ -258,7 +261,7 @@ def repair(found: Verification) -> None:
             _mend(store, problem)
         if any(problem.kind == "manifest" for problem in problems):
             write_json(store / MANIFEST, description(**found.described), replace=True)
-        (store / INDEX).unlink(missing_ok=True)
+        forget_notes(store)
     except OSError as error:
         raise write_error(store, error) from error
     catalog = load_catalog(store, found.described["fingerprint"])

@@ -18,9 +18,10 @@ from ..files import publish
 from ..fingerprint import Fingerprint
 from ..records import ClipFailure, ClipFeatures, Entry, Item, PlannedClip
 from ..register import NameMap
-from .catalog import load_catalog, next_number, read_shard, shard_path
 from .fitness import cast, require_promised, size_of, unfit
 from .flight import KILLED, Flight, left_out
+from .folder import next_number, shard_path
+from .index import load_catalog, load_shard, note_shard, read_shard
 from .journal import (
     ASKED_AT_ONCE,
     append_events,
@@ -43,7 +44,6 @@ logger = logging.getLogger(__name__)
 _EVENTS_AT_ONCE = 1000  # failures kept in memory before they are written
 
 _FIRST_ASKED = 256  # clips named in the journal at first, then twice as many each time
-_SHARDS_KNOWN = 1000  # of those just written, kept to save the next opening their reading: 50 MB
 
 Result = Sequence[ClipFeatures] | ClipFailure | None  # None: it is there already
 
@@ -120,8 +120,8 @@ class Writer:
         self._changed: deque[tuple[str, str]] = deque()  # clips, and hashes that are not stored
         self._changes, self._first_changed = 0, ""
         self._flushed = time.monotonic()
-        # Shards written, or met, by this writer.
-        self._known: deque[ShardTable] = deque(maxlen=_SHARDS_KNOWN)
+        self._renewed = False  # the description
+        self._alone = True  # as far as is known
         self._failures = read_journal(store).failures
         catalog = load_catalog(store, fingerprint)
         self._next = next_number(store, catalog.shards)
@@ -142,7 +142,7 @@ class Writer:
         """Keep what is complete, also on Ctrl-C and when the extraction breaks."""
         self.flush()
         if kind is None or issubclass(kind, KeyboardInterrupt):
-            catalog = load_catalog(self.store, self._fingerprint, known=self._known)
+            catalog = load_catalog(self.store, self._fingerprint, alone=self._alone)
             note_state(self.store, next_number(self.store, catalog.shards))
         if kind is None:
             compact_journal(self.store)
@@ -200,18 +200,27 @@ class Writer:
 
     def publish(self, rows: ShardRows) -> None:
         """Publish rows as one shard, without those that another writer stored first."""
-        if not self._known:
+        if not self._renewed:
             renew_description(self.store, self._fingerprint)
+            self._renewed = True
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
-            path = shard_path(self.store, self._next)
-            if not path.exists():  # beside many writers it mostly does; create_store has swept
-                publish(encode(rows, self._fingerprint, self._provenance), path, sweeping=False)
-            # Whoever won: reading back finds a bad disk early, and the file still in memory.
-            table = read_shard(path, self._next, self._fingerprint)
-            self._known.append(table)
+            self._remember(self._publish(rows))
             self._next += 1
-            self._remember(table)
+
+    def _publish(self, rows: ShardRows) -> ShardTable:
+        """Publish rows under the next number; the table of what is there then, by whoever."""
+        path = shard_path(self.store, self._next)
+        # Beside many writers it mostly exists. Nothing is swept: create_store has done that.
+        if not path.exists() and publish(
+            encode(rows, self._fingerprint, self._provenance), path, sweeping=False
+        ):
+            # Reading back finds a bad disk early, and the file still in memory.
+            table = read_shard(path, self._next, self._fingerprint)
+            note_shard(self.store, table)
+            return table
+        self._alone = False
+        return load_shard(self.store, self._next, self._fingerprint)
 
     def take(
         self, source: FeatureSource | Iterable[ClipFeatures | ClipFailure], report: Report
