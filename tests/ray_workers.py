@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -23,7 +24,7 @@ FAULTS = "EXHUBERT_FAULTS"
 
 
 class FaultyWorker(Worker):
-    """Notes its process id, then dies, raises or waits over the clips that are to blame."""
+    """Notes its process id, then dies, raises, hangs or waits over the clips that are to blame."""
 
     def begin(self) -> Ready:
         ready = super().begin()
@@ -31,6 +32,8 @@ class FaultyWorker(Worker):
         with Path(self.faults["pids"]).open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")
         _patch(self.faults)
+        pause = self.faults.get("pause", 0)  # for each batch of windows
+        self._encoder.model.register_forward_hook(lambda *_: time.sleep(pause))
         return ready
 
 
@@ -47,6 +50,10 @@ def _patch(faults: dict[str, Any]) -> None:
                 os.kill(os.getpid(), signal.SIGSEGV)
             if clip.id in faults.get("raises", ()):
                 raise RuntimeError("a decoder has no idea")
+            if clip.id in faults.get("hangs", ()):
+                ctypes.PyDLL(None).sleep(3600)  # and no other thread runs, as in some libraries
+            if clip.id in faults.get("waits", ()):
+                time.sleep(3600)
             if clip.id in faults.get("slow", ()) and _first(Path(faults["pids"] + clip.id)):
                 time.sleep(3600)
             yield clip

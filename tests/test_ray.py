@@ -96,7 +96,7 @@ class Run:
     """A run with faults, and what is known of its workers."""
 
     def __init__(self, corpus: Path, model: Path, store: Path, faults: Path, **happen: Any) -> None:
-        self._corpus, self._faults = corpus, faults
+        self.corpus, self._faults = corpus, faults
         self.job = Job(
             store=store,
             model={"source": str(model), "device": "cpu"},
@@ -106,10 +106,12 @@ class Run:
         self.log = Path(f"{store}.pids")
         self.happen = {"pids": str(self.log), **happen}
 
-    def __call__(self, *, actors: int = 2, block_clips: int = 8, **options: Any) -> Tally:
+    def __call__(
+        self, *, actors: int = 2, stuck_seconds: float = 600, block_clips: int = 8, **options: Any
+    ) -> Tally:
         self._faults.write_text(json.dumps(self.happen), encoding="utf-8")
-        cluster = Cluster(actors=actors)
-        return extract_on_ray(self._corpus, self.job, cluster, block_clips=block_clips, **options)
+        cluster = Cluster(actors=actors, stuck_seconds=stuck_seconds)
+        return extract_on_ray(self.corpus, self.job, cluster, block_clips=block_clips, **options)
 
     @property
     def pids(self) -> list[int]:
@@ -150,6 +152,17 @@ def require_same(path: Path, expected: FeatureStore, *, without: set[str] = froz
         )
     np.testing.assert_array_equal(store.logits()[mine], expected.logits()[theirs])
     assert {failure.id for failure in store.failures} == FAILED | without
+
+
+def ended(pids: list[int]) -> bool:
+    """Whether processes are gone, or will be in a moment."""
+    for _ in range(300):
+        listed = subprocess.run(["ps", "-eo", "pid=,stat="], capture_output=True, text=True).stdout
+        living = {int(line.split()[0]) for line in listed.splitlines() if "Z" not in line}
+        if not living & {*pids}:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_it_is_the_plain_command(
@@ -231,6 +244,33 @@ def test_a_slow_clip_is_done_by_somebody_else(run: Run, undisturbed: FeatureStor
     assert run().stored >= CLIPS
     assert time.monotonic() - begun < 300
     require_same(Path(run.job.store), undisturbed)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "waits"])
+def test_a_clip_that_hangs_everywhere(fault: str, run: Run, undisturbed: FeatureStore) -> None:
+    """Also where the worker cannot say anything any more."""
+    run.happen[fault] = ["05.wav"]
+    begun = time.monotonic()
+    tally = run(block_clips=2, stuck_seconds=10)
+    assert time.monotonic() - begun < 300
+    assert tally.failed == 2
+    (failure,) = [one for one in FeatureStore(run.job.store).failures if one.id == "05.wav"]
+    assert failure.kind == "killed" and "it came to no end within 10 s" in failure.reason
+    assert run.deaths <= math.log2(2) + 4  # one of them a second worker at the same block
+    assert ended(run.pids)
+    require_same(Path(run.job.store), undisturbed, without={"05.wav"})
+
+
+def test_a_long_clip_is_no_hang(run: Run, tmp_path: Path) -> None:
+    """It takes far longer than a worker may stand still, but window after window is encoded."""
+    run.corpus = tmp_path / "long"
+    run.corpus.mkdir()
+    soundfile.write(run.corpus / "long.wav", noise(90 * 16_000, 0), 16_000)
+    run.happen["pause"] = 1
+    begun = time.monotonic()
+    tally = run(actors=1, stuck_seconds=10)
+    assert time.monotonic() - begun > 30
+    assert (tally.stored, tally.failed, len(run.pids)) == (1, 0, 1)
 
 
 def test_a_full_disk_on_one_machine(run: Run, machines: Any, undisturbed: FeatureStore) -> None:
@@ -317,13 +357,13 @@ def test_rows_of_samples(corpus: Path, two_layers: Path, undisturbed: FeatureSto
     assert made["error"].tolist() == ["", ""]
 
 
-def extract(corpus: Path, store: Path, options: list[str]) -> subprocess.Popen[str]:
+def extract(corpus: Path, store: Path, options: list[str], *more: str) -> subprocess.Popen[str]:
     """Run the command in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "exhubert_features", "extract", str(corpus), "-o", str(store)),
-            *(*options, "--engine", "ray", "--actors", "2", "--shard-clips", "4"),
+            *(*options, "--engine", "ray", "--actors", "2", "--shard-clips", "4", *more),
         ],
         env={**environment, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -343,6 +383,14 @@ def members(group: int) -> list[str]:
     """Processes of a session: the command, Ray, and its actors."""
     found = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True).stdout
     return [line for line in found.splitlines() if line.split()[0] == str(group)]
+
+
+def kill_one(group: int, words: str) -> None:
+    """Kill the process of a session in whose command line these words are."""
+    listed = subprocess.run(["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    (victim,) = [int(pid) for sid, pid, args in rows if sid == str(group) and words in args]
+    os.kill(victim, signal.SIGKILL)
 
 
 def gone(group: int) -> bool:
@@ -374,6 +422,73 @@ def test_an_end_of_the_command(
     _, said = again.communicate(timeout=300)
     assert again.returncode == 3, said
     require_same(store, undisturbed)
+
+
+def require_an_error(process: subprocess.Popen[str], seconds: float, name: str) -> None:
+    """The command says in one line of its own, and soon, that a process of Ray is gone."""
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=300)
+    assert time.monotonic() - begun < seconds
+    assert process.returncode == 1, said
+    assert said.count("exhubert: error:") == 1 and "Traceback" not in said
+    assert f"its {name} at" in said and "Run the same command again" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "shards"),
+    [
+        ("raylet", "raylet/raylet", 0),
+        ("raylet", "raylet/raylet", 2),
+        ("GCS", "gcs_server", 0),
+        ("GCS", "gcs_server", 2),
+    ],
+)
+def test_an_end_of_its_ray(
+    name: str,
+    words: str,
+    shards: int,
+    corpus: Path,
+    options: list[str],
+    undisturbed: FeatureStore,
+    tmp_path: Path,
+) -> None:
+    """Ray dies under the command, before the first worker is there or later."""
+    store = tmp_path / "store"
+    process = extract(corpus, store, options)
+    if shards:
+        wait_for_shards(store, shards, process)
+    else:
+        while not any("ray::Worker" in line for line in members(process.pid)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+    kill_one(process.pid, words)
+    require_an_error(process, 45, name)
+    assert gone(process.pid), members(process.pid)
+    again = extract(corpus, store, options)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 3, said
+    require_same(store, undisturbed)
+
+
+def test_an_end_of_the_head(options: list[str], tmp_path: Path) -> None:
+    """The same with a cluster that others run, and more to do than while Ray waits for its GCS."""
+    from ray.cluster_utils import Cluster as LocalCluster
+
+    corpus, store = tmp_path / "audio", tmp_path / "store"
+    corpus.mkdir()
+    for index in range(2_000):
+        soundfile.write(corpus / f"{index}.wav", noise(4_000, index), 16_000)
+    settings = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
+    local = LocalCluster(initialize_head=True, head_node_args=settings)
+    try:
+        process = extract(corpus, store, options, "--address", local.address)
+        wait_for_shards(store, 1, process)
+        local.head_node.kill_gcs_server()
+        require_an_error(process, 60, "GCS")
+    finally:
+        local.shutdown()
+    assert verify(store, deep=True).problems == ()
+    assert FeatureStore(store).ids
 
 
 def test_without_ray(corpus: Path, options: list[str], tmp_path: Path) -> None:

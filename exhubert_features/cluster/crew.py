@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from ..errors import (
 )
 from ..store.journal import append_events, failed
 from .places import Places
+from .pulse import GO_ON, Pulse
 from .schedule import Block, Schedule
+from .watch import Watch
 from .worker import Job, Ready, Report, Tally, Worker
 
 POLL_SECONDS = 1.0  # between looks at whether somebody asked for an end
@@ -38,6 +41,7 @@ class _Turn(NamedTuple):
     actor: Any
     block: Block
     since: float
+    watch: Watch
 
 
 class _Lost(Exception):
@@ -57,10 +61,12 @@ class Crew:
         What they are told.
     places
         How many there shall be, and where.
+    pulse
+        Whether Ray lives.
     """
 
-    def __init__(self, job: Job, places: Places) -> None:
-        self._job, self._places = job, places
+    def __init__(self, job: Job, places: Places, pulse: Pulse) -> None:
+        self._job, self._places, self._pulse = job, places, pulse
         self._wanted = 1  # until the first has made the store: its precision is everybody's
         self._starting: dict[Any, Any] = {}  # task -> actor
         self._idle: list[Any] = []
@@ -88,9 +94,11 @@ class Crew:
         except KeyboardInterrupt:
             self._stop()
             raise
+        except RayError as error:
+            raise StoreError(f"Ray failed ({_first_line(error)})", remedy=GO_ON) from error
         finally:
-            for actor in self._actors():
-                ray.kill(actor)
+            with contextlib.suppress(StoreError):  # of a dead Ray, which has no actors
+                self._pulse.call(lambda: [ray.kill(actor) for actor in self._actors()])
         return total
 
     def _actors(self) -> list[Any]:
@@ -103,22 +111,38 @@ class Crew:
     def _step(self, schedule: Schedule) -> Tally:
         """Hire and deal out, then wait for one answer."""
         while schedule and len(self._actors()) < self._wanted:
-            actor = ray.remote(Worker).options(**self._places.options).remote(self._job)
-            self._starting[actor.begin.remote()] = actor
+            self._hire()
         while self._idle and (block := schedule.next() or self._straggler()):
-            actor = self._idle.pop()
-            self._busy[actor.run.remote(block.entries)] = _Turn(actor, block, time.monotonic())
+            self._begin(block)
+        for task, turn in self._busy.items():
+            if turn.watch.stuck():
+                words = f"it came to no end within {self._places.stuck_seconds:g} s"
+                lost = _Lost(TimeoutError(words), refused=False)
+                return self._ended(self._busy.pop(task), lost, schedule)
         ready, _ = ray.wait([*self._starting, *self._busy], timeout=POLL_SECONDS)
+        self._pulse.look()
         if not ready:
             return Tally()
         task = ready[0]
         return self._begun(task) if task in self._starting else self._done(task, schedule)
 
+    def _hire(self) -> None:
+        maker = ray.remote(Worker).options(**self._places.options)
+        actor = self._pulse.call(partial(maker.remote, self._job))
+        self._starting[actor.begin.remote()] = actor
+
+    def _begin(self, block: Block) -> None:
+        """Give a block to somebody."""
+        actor = self._idle.pop()
+        watch = Watch(actor, self._places.stuck_seconds)
+        turn = _Turn(actor, block, time.monotonic(), watch)
+        self._busy[actor.run.remote(block.entries)] = turn
+
     def _begun(self, task: Any) -> Tally:
         """Take in an actor that has loaded the model, or has not."""
         actor = self._starting.pop(task)
         try:
-            ready: Ready = _answer(task)
+            ready: Ready = self._answer(task)
         except _Lost as lost:
             self._bury(actor, lost)
             return Tally()
@@ -132,23 +156,32 @@ class Crew:
 
     def _done(self, task: Any, schedule: Schedule) -> Tally:
         """Take what an actor made of its block, or its end."""
-        actor, block, since = self._busy.pop(task)
-        rivals = [other for other, turn in self._busy.items() if turn.block is block]
+        turn = self._busy.pop(task)
         try:
-            tally: Tally = _answer(task)
+            tally: Tally = self._answer(task)
         except _Lost as lost:
-            self._bury(actor, lost)
-            for other in rivals:  # it is at the block still, and what has happened counts
-                turn = self._busy[other]
-                self._busy[other] = turn._replace(block=replace(block, losses=block.losses + 1))
-            return Tally() if rivals else self._again(block, lost, schedule)
+            return self._ended(turn, lost, schedule)
         self._deaths = self._refusals = 0
         blocks, seconds = self._pace
-        self._pace = blocks + 1, seconds + time.monotonic() - since
-        for other in rivals:  # too late: the block is committed
-            ray.kill(self._busy.pop(other).actor)
-        self._idle.append(actor)
+        self._pace = blocks + 1, seconds + time.monotonic() - turn.since
+        for other in self._rivals(turn):  # too late: the block is committed
+            self._pulse.call(partial(ray.kill, self._busy.pop(other).actor))
+        self._idle.append(turn.actor)
         return tally
+
+    def _ended(self, turn: _Turn, lost: _Lost, schedule: Schedule) -> Tally:
+        """Have a block done again whose worker died, or was of no use any more."""
+        self._bury(turn.actor, lost)
+        rivals = self._rivals(turn)
+        for other in rivals:  # it is at the block still, and what has happened counts
+            rival = self._busy[other]
+            block = replace(rival.block, losses=rival.block.losses + 1)
+            self._busy[other] = rival._replace(block=block)
+        return Tally() if rivals else self._again(turn.block, lost, schedule)
+
+    def _rivals(self, turn: _Turn) -> list[Any]:
+        """Give the tasks of others who are at the same block."""
+        return [task for task, other in self._busy.items() if other.block is turn.block]
 
     def _again(self, block: Block, lost: _Lost, schedule: Schedule) -> Tally:
         """Have a block done again, or a clip given up."""
@@ -164,7 +197,7 @@ class Crew:
 
     def _bury(self, actor: Any, lost: _Lost) -> None:
         """Count an end; too many in a row end the run."""
-        ray.kill(actor)
+        self._pulse.call(partial(ray.kill, actor))
         self._refusals += lost.refused
         self._deaths += not lost.refused
         if self._refusals > 2 * self._places.actors:
@@ -172,8 +205,21 @@ class Crew:
         if self._deaths >= MOST_DEATHS + 2 * self._places.actors:
             raise StoreError(
                 f"{self._deaths} workers ended without a block done in between, the last: {lost}",
-                remedy="Mend that and run the same command again: it goes on where it stopped",
+                remedy=f"Mend that. {GO_ON}",
             )
+
+    def _answer(self, task: Any) -> Any:
+        """Give what an actor answers; what is wrong for all of them is raised."""
+        try:
+            return self._pulse.call(partial(ray.get, task))
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, _FATAL):
+                raise cause from None
+            raise _Lost(cause, refused=isinstance(cause, (OSError, StoreError))) from None
+        except RayError as error:
+            self._pulse.check()  # with a dead raylet all of its workers are lost
+            raise _Lost(error, refused=False) from None
 
     def _straggler(self) -> Block | None:
         """Give the block that is longest under way, when it is late: whoever is first commits."""
@@ -188,8 +234,9 @@ class Crew:
     def _close(self) -> None:
         """Have the index written by who knows most shards; a reader can do it as well."""
         for actor in self._idle:
+            closed = actor.close.remote()
             with contextlib.suppress(RayError, StoreError, OSError):
-                ray.get(actor.close.remote())
+                self._pulse.call(partial(ray.get, closed))
                 return
 
     def _stop(self) -> None:
@@ -199,19 +246,6 @@ class Crew:
             turn.actor.stop.remote()
         if tasks:
             ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS)
-
-
-def _answer(task: Any) -> Any:
-    """Give what an actor answers; what is wrong for all of them is raised."""
-    try:
-        return ray.get(task)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, _FATAL):
-            raise cause from None
-        raise _Lost(cause, refused=isinstance(cause, (OSError, StoreError))) from None
-    except RayError as error:
-        raise _Lost(error, refused=False) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -65,7 +65,7 @@ def extract_on_ray(
         report(tally, workers)
 
     work = plan(source, data_root=data_root)
-    with connected(cluster or Cluster()) as places:
+    with connected(cluster or Cluster()) as (places, pulse):
         from .crew import Crew  # which needs Ray
 
         clips = work.about()
@@ -73,7 +73,7 @@ def extract_on_ray(
             share = math.ceil(clips / (places.actors * _BLOCKS_EACH))
             block_clips = max(1, min(block_clips, share))
         schedule = Schedule(_files(work), block_clips, _suspects(Path(job.store)))
-        return Crew(job, places).work(schedule, watch)
+        return Crew(job, places, pulse).work(schedule, watch)
 
 
 def _files(work: Plan) -> Iterator[Item]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MissingDependency, UsageError
+from ..errors import MissingDependency, StoreError, UsageError
+from .pulse import GO_ON, PATIENCE_SECONDS, End, Pulse, answers, in_background
 
 _OBJECT_STORE_BYTES = 100 << 20  # names of clips go through it, features never do
+# A clip or a layer of the model takes seconds, decoding an hour of audio some of them, gigabytes on
+# a slow network minutes: what takes longer comes to no end.
+STUCK_SECONDS = 600.0
+_END_SECONDS = 30.0  # that Ray may take to end; 2 to 8 where one of its processes is dead
 # Of a Ray that is started here, unless the user says otherwise.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anybody
@@ -31,11 +37,15 @@ class Cluster:
         Workers; None is one for each GPU, or without GPUs one for each machine.
     gpus_per_actor
         May be a fraction, for several workers on one GPU; None is 1 where there are GPUs.
+    stuck_seconds
+        A worker that in so many seconds is through no clip, and no batch through a layer of the
+        model, counts as dead, so that a clip in which it hangs is found and left out.
     """
 
     address: str | None = None
     actors: int | None = None
     gpus_per_actor: float | None = None
+    stuck_seconds: float = STUCK_SECONDS
 
     def __post_init__(self) -> None:
         if (self.actors is not None and self.actors < 1) or (self.gpus_per_actor or 0.0) < 0:
@@ -47,20 +57,26 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """How many actors there shall be, and what Ray is told of each."""
+    """How many actors there shall be, what Ray is told of each, and when one is stuck."""
 
     actors: int
     options: dict[str, Any]
+    stuck_seconds: float
 
 
 @contextlib.contextmanager
-def connected(cluster: Cluster) -> Iterator[Places]:
+def connected(cluster: Cluster) -> Iterator[tuple[Places, Pulse]]:
     """Have Ray running, one that the caller has started or a new one, which is ended.
 
     Parameters
     ----------
     cluster
         Where.
+
+    Yields
+    ------
+    tuple of Places and Pulse
+        Where the workers run, and whether Ray lives.
     """
     try:
         import ray
@@ -70,27 +86,53 @@ def connected(cluster: Cluster) -> Iterator[Places]:
             remedy="pip install 'exhubert-features[ray]', on all machines of a cluster",
         ) from error
     ours = not ray.is_initialized()
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
     if ours:
-        _start(ray, cluster.address or os.environ.get("RAY_ADDRESS"))
+        _start(ray, address)
     try:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield share_out(cluster, machines)
+        pulse, machines = _look_around(ray, own=ours and address is None)
+        yield share_out(cluster, machines), pulse
     finally:
         if ours:
-            ray.shutdown()
+            wait([in_background(ray.shutdown)], timeout=_END_SECONDS)
+
+
+def _look_around(ray: Any, *, own: bool) -> tuple[Pulse, list[dict[str, float]]]:
+    """Find what must stay alive, and the resources of all machines."""
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    ends = [End("GCS", (host.strip("[]"), int(port)), 0.0 if own else PATIENCE_SECONDS)]
+    # Ray's client is outside the cluster, whose processes may be out of its reach.
+    ends = [end for end in ends if own or answers(end)]
+    nodes = [node for node in Pulse(ends).call(ray.nodes) if node["Alive"]]
+    here = context.get_node_id()
+    raylets = [
+        End("raylet", (node["NodeManagerAddress"], node["NodeManagerPort"]))
+        for node in nodes
+        if node["NodeID"] == here
+    ]
+    ends += [end for end in raylets if own or answers(end)]
+    return Pulse(ends), [node["Resources"] for node in nodes]
 
 
 def _start(ray: Any, address: str | None) -> None:
     if address is None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
-        ray.init(
-            address="local",  # a new one, also where another runs
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        try:
+            ray.init(
+                address="local",  # a new one, also where another runs
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+        except Exception as error:  # Ray raises this very class
+            raise StoreError(
+                f"Ray did not start ({type(error).__name__}: {error})",
+                expected="a Ray of this run's own on this machine",
+                remedy=f"{GO_ON}. Ray's logs in /tmp/ray/session_latest/logs may say more",
+            ) from error
         return
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -134,4 +176,4 @@ def share_out(cluster: Cluster, machines: Sequence[Mapping[str, float]]) -> Plac
         "max_concurrency": 2,
         "scheduling_strategy": "SPREAD",
     }
-    return Places(actors=actors, options=options)
+    return Places(actors=actors, options=options, stuck_seconds=cluster.stuck_seconds)

@@ -100,6 +100,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._stopping = False
+        self._moves = 0
 
     def begin(self) -> Ready:
         """Load the model and open the store: whatever is wrong with these shows here."""
@@ -108,6 +109,8 @@ class Worker:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always", UserWarning)
             self._encoder = load_encoder(**self._job.model)
+        for layer in self._encoder.model.hubert.encoder.blocks:  # a large batch takes minutes
+            layer.register_forward_hook(self._move)
         store = Path(self._job.store)
         empty = self._extraction(Plan(()))
         empty.go_on_with(store)  # one that version 0.1.0 began has its own fingerprint
@@ -119,6 +122,7 @@ class Worker:
 
     def run(self, entries: Sequence[Item]) -> Tally:
         """Extract what the store lacks of some clips, and commit it."""
+        self._moves = 0
         extraction, writer = self._extraction(entries), self._writer
         extraction.fingerprint = self._fingerprint
         asked = [entry.id for entry in entries if isinstance(entry, Entry)]
@@ -126,6 +130,7 @@ class Worker:
             append_events(writer.store, [planned(new)])
         stored, present, samples, failures = 0, 0, 0, list[ClipFailure]()
         for clip, result in _each(extraction, entries, writer.has):
+            self._move()
             if result is None:
                 writer.mend(clip)
                 present += 1
@@ -148,9 +153,17 @@ class Worker:
         """Have :meth:`run`, which another thread is in, commit what it has and return."""
         self._stopping = True
 
+    def moves(self) -> int:
+        """Tell how often :meth:`run`, which another thread is in, has got on."""
+        return self._moves
+
     def close(self) -> None:
         """Leave the store as a run on one machine would."""
         self._writer.__exit__(None, None, None)
+
+    def _move(self, *_: object) -> None:
+        """Count a clip, or a batch that is through a layer."""
+        self._moves += 1
 
     def _extraction(self, source: Sequence[Item] | Plan) -> Extraction:
         job = self._job
