@@ -178,7 +178,8 @@ def test_it_is_the_plain_command(
     (tmp_path / "audio").symlink_to(corpus)
     store = tmp_path / "store"
     command = ["extract", "audio", "-o", "store", *options, "--engine", "ray"]
-    assert main([*command, "--actors", "2"]) == 3
+    assert main([*command, "--actors", "2", "--shard-clips", "4"]) == 3
+    assert FeatureStore(store).shard_count >= CLIPS / 4  # of blocks of 7
     require_same(store, undisturbed)
     said = capsys.readouterr()
     assert f"{CLIPS} rows" in said.out and "Failed: 1 of 49 clips" in said.err

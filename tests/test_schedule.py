@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exhubert_features.cluster import Cluster
+from exhubert_features.cluster.engine import _block_size
 from exhubert_features.cluster.places import share_out
 from exhubert_features.cluster.schedule import TRIES, Block, Schedule
 from exhubert_features.errors import UsageError
@@ -159,3 +160,21 @@ def test_what_no_machine_has_is_refused() -> None:
         share_out(Cluster(gpus_per_actor=2), [{"CPU": 8, "GPU": 1}] * 2)
     with pytest.raises(UsageError, match="at least 1 actor"):
         Cluster(actors=0)
+
+
+@pytest.mark.parametrize(
+    ("clips", "actors", "asked", "size"),
+    [
+        (49, 2, None, 7),  # four blocks each
+        (1_000_000, 100, None, 256),
+        (10_000_000, 100, None, 1220),  # and no more than 8,200 of them
+        (10_000_000, 100, 64, 64),
+        (1, 8, None, 1),
+        (0, 1, None, 1),
+        (None, 4, None, 256),
+    ],
+)
+def test_blocks_grow_with_the_work(
+    clips: int | None, actors: int, asked: int | None, size: int
+) -> None:
+    assert _block_size(clips, actors, asked) == size

@@ -71,6 +71,7 @@ def run_on_ray(options: argparse.Namespace) -> int:
         settings=settings,
         batch_size=options.batch_size,
         threads=options.workers,
+        shard_clips=options.shard_clips,
     )
     failures: list[ClipFailure] = []
     total = Tally()
@@ -87,7 +88,6 @@ def run_on_ray(options: argparse.Namespace) -> int:
                 work,
                 job,
                 cluster,
-                block_clips=options.shard_clips,
                 strict=options.strict,
                 report=report,
             )

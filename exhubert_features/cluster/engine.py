@@ -15,7 +15,10 @@ from .places import Cluster, connected
 from .schedule import Schedule
 from .worker import Job, Report, Tally
 
-BLOCK_CLIPS = 256  # one shard; a worker that dies costs no more than this
+BLOCK_CLIPS = 256
+# A block costs this process 18 ms. What a worker commits within one is safe, however many clips
+# it has, so that many clips make larger blocks, and with these larger shards.
+_MOST_BLOCKS = 8192
 _BLOCKS_EACH = 4  # blocks for each worker at least: with fewer the last one is waited for
 
 
@@ -25,7 +28,7 @@ def extract_on_ray(
     cluster: Cluster | None = None,
     *,
     data_root: str | Path | None = None,
-    block_clips: int = BLOCK_CLIPS,
+    block_clips: int | None = None,
     strict: bool = False,
     report: Report = lambda tally, workers: None,
 ) -> Tally:
@@ -46,7 +49,8 @@ def extract_on_ray(
     data_root
         See :meth:`exhubert_features.Encoder.predict`.
     block_clips
-        Clips that a worker does at a time; fewer where there would be too few blocks for all.
+        Clips that a worker does at a time; None: 256, or more where there are millions. Fewer where
+        there would be too few blocks for all.
     strict
         Raise at the first block in which a clip failed.
     report
@@ -68,12 +72,16 @@ def extract_on_ray(
     with connected(cluster or Cluster()) as (places, pulse):
         from .crew import Crew  # which needs Ray
 
-        clips = work.about()
-        if clips is not None:
-            share = math.ceil(clips / (places.actors * _BLOCKS_EACH))
-            block_clips = max(1, min(block_clips, share))
-        schedule = Schedule(_files(work), block_clips, _suspects(Path(job.store)))
+        size = _block_size(work.about(), places.actors, block_clips)
+        schedule = Schedule(_files(work), size, _suspects(Path(job.store)))
         return Crew(job, places, pulse).work(schedule, watch)
+
+
+def _block_size(clips: int | None, actors: int, asked: int | None) -> int:
+    if clips is None:
+        return asked or BLOCK_CLIPS
+    share = math.ceil(clips / (actors * _BLOCKS_EACH))
+    return max(1, min(asked or max(BLOCK_CLIPS, clips // _MOST_BLOCKS), share))
 
 
 def _files(work: Plan) -> Iterator[Item]:

@@ -15,6 +15,7 @@ from ..extraction import Extraction, Plan
 from ..records import ClipFailure, Entry, Item, PlannedClip
 from ..spec import SAMPLE_RATE
 from ..store.journal import append_events, planned
+from ..store.limits import ShardLimits
 from ..store.writer import Result, Writer
 
 FAILURES_TOLD = 256  # of a run; all of them are in the store
@@ -36,6 +37,8 @@ class Job:
         Arguments of :meth:`exhubert_features.Encoder.extract`: ``layers``, ``pools``, ...
     batch_size, threads
         Windows at a time, and threads that read audio; they decide no numbers.
+    shard_clips
+        Clips in one file of the store; more as it grows.
     folder
         What relative paths are relative to; that of the caller.
     """
@@ -45,6 +48,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     threads: int | None = None
+    shard_clips: int = 256
     folder: Path = field(default_factory=Path.cwd)
 
 
@@ -115,7 +119,8 @@ class Worker:
         empty = self._extraction(Plan(()))
         empty.go_on_with(store)  # one that version 0.1.0 began has its own fingerprint
         self._fingerprint = empty.fingerprint
-        self._writer = Writer(store, empty.fingerprint, empty.provenance)
+        limits = ShardLimits(clips=self._job.shard_clips)
+        self._writer = Writer(store, empty.fingerprint, empty.provenance, limits)
         return Ready(
             precision=self._encoder.precision, warnings=tuple(str(one.message) for one in heard)
         )
