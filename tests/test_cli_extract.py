@@ -20,10 +20,12 @@ from waves import noise
 
 from exhubert_features import FeatureStore
 from exhubert_features.cli import main
+from exhubert_features.cli.extracting import FAILURES_SHOWN, FailureCounts
 from exhubert_features.cli.interrupt import Interrupt
 from exhubert_features.cli.wording import count, duration, size
 from exhubert_features.extraction import progress
 from exhubert_features.extraction.progress import Progress
+from exhubert_features.records import ClipFailure
 
 
 @pytest.fixture
@@ -361,3 +363,13 @@ def test_without_logits_no_layer_runs_in_vain(
         assert main([*command, "-o", str(tmp_path / name), "--device=cpu", *options]) == 0
         assert len(ran) == layers
         assert FeatureStore(tmp_path / name).fingerprint.has_logits is not bool(options)
+
+
+def test_failures_are_counted_and_only_the_first_are_held() -> None:
+    failures = FailureCounts()
+    for number in range(1000):
+        kind = "missing" if number % 10 else "unreadable"
+        failures.add([ClipFailure(id=f"{number}.wav", file="", kind=kind, reason="no")])
+    assert failures.kinds == {"missing": 900, "unreadable": 100}
+    told = [one.id for one in failures.first["unreadable"]]
+    assert told == [f"{10 * number}.wav" for number in range(FAILURES_SHOWN)]

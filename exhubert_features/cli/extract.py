@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AudioError
 from .extract_on_ray import add_ray_arguments, run_on_ray
-from .extracting import begun_precision, read_settings, stopped, summarise
+from .extracting import FailureCounts, begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
 from .options import (
     add_audio_arguments,
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
             )
         except KeyboardInterrupt:
             return stopped(options.output)
-    return summarise(store, extraction.failures, tried)
+    return summarise(store, FailureCounts(extraction.failures), tried)
 
 
 def _show_plan(extraction: Extraction, outlook: Outlook, output: Path) -> None:

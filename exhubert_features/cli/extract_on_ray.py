@@ -8,14 +8,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .extracting import begun_precision, read_settings, stopped, summarise
+from .extracting import FailureCounts, begun_precision, read_settings, stopped, summarise
 from .interrupt import Interrupt
 from .options import model_settings, positive
 from .wording import count, duration
 
 if TYPE_CHECKING:
     from ..cluster import Tally
-    from ..records import ClipFailure
 
 LINE_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -73,13 +72,13 @@ def run_on_ray(options: argparse.Namespace) -> int:
         threads=options.workers,
         shard_clips=options.shard_clips,
     )
-    failures: list[ClipFailure] = []
+    failures = FailureCounts()
     total = Tally()
     with Interrupt() as interrupt:
         display = _Display(clips)
 
         def report(tally: Tally, workers: int) -> None:
-            failures.extend(tally.failures)
+            failures.add(tally.failures)
             display.update(tally, workers)
             interrupt.check()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,28 @@ if TYPE_CHECKING:
     from ..store import FeatureStore
 
 FAILURES_SHOWN = 5  # of each kind; all of them are in the store
+
+
+class FailureCounts:
+    """How many clips of a run failed, by kind, and the first few; of millions no more is held.
+
+    Parameters
+    ----------
+    failures
+        The first ones.
+    """
+
+    def __init__(self, failures: Iterable[ClipFailure] = ()) -> None:
+        self.kinds = Counter[str]()
+        self.first: dict[str, list[ClipFailure]] = defaultdict(list)
+        self.add(failures)
+
+    def add(self, failures: Iterable[ClipFailure]) -> None:
+        """Count some more."""
+        for failure in failures:
+            self.kinds[failure.kind] += 1
+            if len(self.first[failure.kind]) < FAILURES_SHOWN:
+                self.first[failure.kind].append(failure)
 
 
 def read_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -58,29 +80,27 @@ def stopped(output: Path) -> int:
     return 130
 
 
-def summarise(store: FeatureStore, failures: Sequence[ClipFailure], tried: int) -> int:
+def summarise(store: FeatureStore, failures: FailureCounts, tried: int) -> int:
     """Say what is in the store now and what failed; 3 when anything of this run did."""
     status = zip(store.column("clip_id"), store.column("status"), strict=True)
     silent = {name for name, state in status if "silent" in state}
     print(f"{store.path}: {count(len(store), 'row')}")
     if silent:
         print(f"Warning: {count(len(silent), 'silent clip')}, such as {min(silent)}")
-    if not failures:
+    failed = failures.kinds.total()
+    if not failed:
         return 0
-    print(f"Failed: {len(failures):,} of {count(tried, 'clip')}", file=sys.stderr)
+    print(f"Failed: {failed:,} of {count(tried, 'clip')}", file=sys.stderr)
     _show_failures(failures)
     print(f"All of them: exhubert inspect {store.path}", file=sys.stderr)
     return 3
 
 
-def _show_failures(failures: Sequence[ClipFailure]) -> None:
+def _show_failures(failures: FailureCounts) -> None:
     """Print the first few of each kind to stderr."""
-    kinds: dict[str, list[ClipFailure]] = defaultdict(list)
-    for failure in failures:
-        kinds[failure.kind].append(failure)
-    for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        print(f"  {kind}: {len(members):,}", file=sys.stderr)
-        for failure in members[:FAILURES_SHOWN]:
+    for kind, number in failures.kinds.most_common():
+        print(f"  {kind}: {number:,}", file=sys.stderr)
+        for failure in failures.first[kind]:
             print(f"    {failure.id}: {failure.reason}", file=sys.stderr)
-        if len(members) > FAILURES_SHOWN:
-            print(f"    and {len(members) - FAILURES_SHOWN:,} more", file=sys.stderr)
+        if number > FAILURES_SHOWN:
+            print(f"    and {number - FAILURES_SHOWN:,} more", file=sys.stderr)
