@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import MissingDependency, StoreError
 
@@ -258,41 +258,49 @@ def write_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path} cannot be written: {error.strerror or error}", remedy=remedy)
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
-    """Delete temporaries whose writers are dead: those of one name, or all in a folder.
+def sweep(folder: Path, name: str | None = None, *, sparing: str = "") -> None:
+    """Delete temporaries whose writers are dead: those of one name, or all in a folder but one's.
 
     One that cannot be deleted is in nobody's way, and goes with a later sweep.
     """
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):  # finished, or swept by another
-            if _is_abandoned(path):
+            spared = sparing and path.name.startswith(f".{sparing}.")
+            if not spared and _is_abandoned(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def abandoned_files(final: Path) -> list[Path]:
-    """List what killed writers have left of a file of this name."""
-    found = []
+def abandoned_files(final: Path) -> dict[Path, bool]:
+    """List what killed writers have left of a file of this name, and whether they surely are dead.
+
+    Of a writer on another machine, whose lock may not show here, nobody can be sure for a day.
+    """
+    found = {}
     for path in final.parent.glob(f".{glob.escape(final.name)}.*.tmp"):
         with contextlib.suppress(OSError):  # its writer has ended meanwhile
-            if _is_abandoned(path):
-                found.append(path)
+            if (fate := _fate_of_writer(path)) != "alive":
+                found[path] = fate == "dead"
     return found
 
 
 def _is_abandoned(temporary: Path) -> bool:
+    return _fate_of_writer(temporary) == "dead"
+
+
+def _fate_of_writer(temporary: Path) -> Literal["alive", "unknown", "dead"]:
     ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
     descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return "alive"
     except OSError:
         ours = False
     finally:
         modified = os.fstat(descriptor).st_mtime
         os.close(descriptor)
-    return ours or time.time() - modified > LEASE_SECONDS
+    return "dead" if ours or time.time() - modified > LEASE_SECONDS else "unknown"
 
 
 @functools.cache

@@ -32,13 +32,13 @@ class Deadly(FakeExtraction):
         return [features_of(clip, self.fingerprint)]
 
 
-def run(store: Path, deadly: str, clips: int = 40) -> int:
+def run(store: Path, deadly: str, clips: int = 40, prefix: str = "clip") -> int:
     """Write in a child; how it ended."""
     child = os.fork()
     if not child:
         code = 1  # an error must not let the child go on as a second pytest
         try:
-            plan = make_extraction(clips)
+            plan = make_extraction(clips, prefix=prefix)
             source = Deadly(plan.clips, deadly=deadly, ahead=5)
             FeatureStore.write(store, source, limits=ShardLimits(clips=4))
             code = 0
@@ -80,6 +80,48 @@ def test_a_kill_that_no_clip_is_to_blame_for_leaves_none_out(tmp_path: Path) -> 
     assert run(store, "") == 0
     opened = FeatureStore(store)
     assert len(opened) == 40 and not opened.failures
+
+
+def test_writers_of_other_parts_do_not_clear_anybody(tmp_path: Path) -> None:
+    """As in an array of a scheduler: others begin, end and are killed in between."""
+    store = tmp_path / "store"
+    others = iter(range(100))
+
+    def another() -> None:
+        assert run(store, "", prefix=f"part-{next(others)}") == 0
+
+    assert run(store, "clip_011") == -9
+    another()
+    assert run(store, "other_003", prefix="other") == -9
+    assert run(store, "clip_011") == -9
+    another()
+    assert run(store, "clip_011") == 0
+    another()
+    assert run(store, "other_003", prefix="other") == -9
+    another()
+    assert run(store, "other_003", prefix="other") == 0
+    opened = FeatureStore(store)
+    assert len(opened) == 4 * 40 + 39 + 39
+    assert {one.id: one.kind for one in opened.failures} == dict.fromkeys(
+        ("clip_011", "other_003"), "killed"
+    )
+    assert not list(store.glob(".*.tmp"))
+
+
+def test_notes_of_another_machine_are_no_proof_until_two_agree(tmp_path: Path) -> None:
+    """Its lock may not show here, and it may be at the clip just now."""
+    store = tmp_path / "store"
+    FeatureStore.write(store, make_extraction(1))
+    note = json.dumps({"alone": "clip_005", "hand": ["clip_005"]})
+    (store / ".in-hand.elsewhere-00000000.tmp").write_text(note)
+    assert run(store, "") == 0
+    assert len(FeatureStore(store)) == 40  # tried, alone
+    assert not list(store.glob(".*.tmp"))
+    for number in range(2):
+        (store / f".in-hand.elsewhere-{number:08}.tmp").write_text(note.replace("005", "050"))
+    assert run(store, "", clips=60) == 0
+    (failure,) = FeatureStore(store).failures
+    assert (failure.id, failure.kind) == ("clip_050", "killed")
 
 
 def test_an_end_in_order_leaves_nobody_suspected(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,21 +19,23 @@ from typing import TypeVar
 from ..errors import StoreError
 from ..files import abandoned_files, temporary_file
 from ..records import ClipFailure, Item, PlannedClip
+from .journal import IN_HAND
 
 Result = TypeVar("Result")
 KILLED = "killed"  # the kind of a failure
-_NAME = "in-hand"
 _MOST = 1000  # clips noted: an extraction holds some hundred; another source may take all at once
 
 
 class Flight:
     """Clips in hand, noted in a file that outlasts its writer only when that is killed.
 
+    Such a file stays until a writer that was asked for its clips is through them: writers of other
+    parts, which begin meanwhile, let it be.
+
     Parameters
     ----------
     store
-        Folder of the store; what killed writers have left there is read at once, as the next
-        sweep deletes it.
+        Folder of the store.
 
     Attributes
     ----------
@@ -45,13 +48,21 @@ class Flight:
     """
 
     def __init__(self, store: Path) -> None:
-        self._path = store / _NAME
+        self._path = store / IN_HAND
         self._descriptor = -1
         self.hand: dict[str, None] = {}
         self._alone = ""
-        noted = [_read(path) for path in abandoned_files(self._path)]
-        self.guilty = {alone for alone, _ in noted if alone}
-        self.suspects = {name for _, hand in noted for name in hand} - self.guilty
+        self._left: dict[Path, set[str]] = {}  # by killed writers, and the clips to try again
+        accused = Counter[str]()
+        for path, dead in abandoned_files(self._path).items():
+            alone, hand = _read(path)
+            self._left[path] = {*hand, alone} - {""}
+            # One that may be alive is no proof. Where two left it, one has died of it.
+            accused[alone] += 2 if dead else 1
+            if dead:
+                self.settle("")  # nothing was in hand
+        self.guilty = {name for name, count in accused.items() if name and count > 1}
+        self.suspects = set[str]().union(*self._left.values()) - self.guilty
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
@@ -87,12 +98,23 @@ class Flight:
             yield clip, result
             self.hand.pop(clip.id, None)
             self.suspects.discard(clip.id)
+            self.settle(clip.id)
             if self._alone:
                 self._alone = ""
                 self._note()
 
+    def settle(self, name: str) -> None:
+        """Take a clip off the lists: it is stored, or a failure by now."""
+        for path, names in [*self._left.items()]:
+            names.discard(name)
+            if not names:
+                del self._left[path]
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
     def _note(self) -> None:
-        hand = [*self.suspects, *islice(reversed(self.hand), _MOST)]
+        # Of this run alone: what earlier ones had in hand is in their own files still.
+        hand = [*islice(reversed(self.hand), _MOST)]
         text = json.dumps({"alone": self._alone, "hand": hand}).encode()
         with contextlib.suppress(OSError):
             os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)

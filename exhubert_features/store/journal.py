@@ -38,6 +38,7 @@ from .shard import FORMAT, VERSION
 
 MANIFEST = "store.json"
 JOURNAL = "journal.jsonl"
+IN_HAND = "in-hand"  # see flight.py
 FAILURES, PLANS = "failures", "plan-*.jsonl"  # where version 1 kept what the journal says
 LAYOUT = (
     "shards/NNNNNN.h5: immutable HDF5 files, numbered without gaps. journal.jsonl: the clips each "
@@ -313,7 +314,7 @@ def create_store(store: Path, fingerprint: Fingerprint, provenance: Mapping[str,
         for name in (SHARDS, QUARANTINE, RECENT):
             make_folder(store / name)
             sweep(store / name)
-        sweep(store)
+        sweep(store, sparing=IN_HAND)  # it tells of clips that killed
     except OSError as error:
         raise write_error(store, error) from error
     require_same(store, read_description(store)["fingerprint"], fingerprint)

@@ -292,6 +292,7 @@ class Writer:
                 yield from flight.through(extraction.results(flight.alone(entry), self._holds))
         for entry in guilty:
             yield entry.clip(), left_out(entry.clip())
+            flight.settle(entry.id)
 
     def _asked(self, plan: Iterable[Item]) -> Iterator[Item]:
         """Hand a plan's entries on in blocks, those that are new in the journal first."""
