@@ -157,3 +157,44 @@ def test_without_room_for_notes_all_is_as_before(tmp_path: Path, hashed: list[st
     writer.__exit__(None, None, None)
     assert len(hashed) == 4  # read back, and for the index
     check_same(FeatureStore(tmp_path), extraction)
+
+
+def test_a_number_that_a_repair_took_out_is_spent(tmp_path: Path) -> None:
+    """A writer that comes after the repair must not put its shard where readers know of a gap."""
+    mine, others = make_extraction(2, prefix="late"), make_extraction(4)
+    late, other = begin(tmp_path, mine), begin(tmp_path, others)
+    add(other, others)
+    first = tmp_path / "shards" / "000000.h5"
+    first.write_bytes(first.read_bytes()[:-1])
+    repair(verify(tmp_path))
+    add(late, mine)
+    names = sorted(path.name for path in (tmp_path / "shards").iterdir())
+    assert names == ["000001.h5", "000002.h5"]
+    assert verify(tmp_path).problems == ()
+    for loss in names:
+        kept = (tmp_path / "shards" / loss).read_bytes()
+        (tmp_path / "shards" / loss).unlink()
+        assert [one.kind for one in verify(tmp_path).problems][:1] == (
+            ["lost"] if loss == "000001.h5" else []  # of the last one only a run's end tells
+        )
+        (tmp_path / "shards" / loss).write_bytes(kept)
+
+
+def test_other_shards_of_one_size_and_time_are_others(tmp_path: Path) -> None:
+    """As archives that normalise times unpack them over one another."""
+    stores = {name: make_extraction(4, prefix=name) for name in ("one", "two")}
+    for name, extraction in stores.items():
+        FeatureStore.write(tmp_path / name, extraction)
+        add(begin(tmp_path / f"{name}-killed", extraction), extraction)
+    for kind in ("", "-killed"):
+        site, other = tmp_path / f"one{kind}", tmp_path / f"two{kind}"
+        opened = FeatureStore(site) if not kind else None
+        for path in sorted((site / "shards").iterdir()):
+            before, replacing = path.stat(), (other / "shards" / path.name).read_bytes()
+            assert len(replacing) == before.st_size
+            path.write_bytes(replacing)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        check_same(FeatureStore(site), stores["two"])
+        if opened:
+            with pytest.raises(DamagedStore, match="has changed since"):
+                opened["one_000"]

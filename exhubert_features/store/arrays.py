@@ -17,7 +17,7 @@ from ..files import RegularFile
 from ..fingerprint import Fingerprint
 from .catalog import Catalog
 from .folder import shard_path
-from .opening import REPAIR, ShardFile, check_stamp, open_shard, read_error
+from .opening import REPAIR, ShardFile, check_stamp, open_shard, read_error, stamped_digest
 from .shard import NUMBERS, SUMS, TEXT, ShardRows, dtype_of, shapes, sum64
 
 OPEN_FILES = 256  # many shells allow 1,024 in all
@@ -216,17 +216,18 @@ class ShardReader:
         path = shard_path(self._store, place.number)
         file = open_shard(path)
         status = os.fstat(file.fileno())
-        if (status.st_size, status.st_mtime_ns) != (place.size, place.modified_ns):
+        try:
+            found = (place.number, status.st_size, status.st_mtime_ns, stamped_digest(file))
+            if found == place.key and place.version == 1 and place.number not in self._stamped:
+                check_stamp(file, path)
+        except OSError as error:
+            raise read_error(path, error) from error
+        if found != place.key:
             raise DamagedStore(
                 f"{path} has changed since the store was opened",
                 remedy="Run `exhubert verify` on the store",
             )
-        if place.version == 1 and place.number not in self._stamped:
-            try:
-                check_stamp(file, path)
-            except OSError as error:
-                raise read_error(path, error) from error
-            self._stamped.add(place.number)
+        self._stamped.add(place.number)
         return file
 
     def _read(self, shard: int, rest: memoryview, offset: int) -> None:

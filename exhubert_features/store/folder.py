@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedStore
-from ..files import IrregularFile
+from ..files import IrregularFile, RegularFile
 from ..stamps import read_json
-from .opening import REPAIR, ShardFile, read_error
+from .opening import REPAIR, Key, ShardFile, read_error, stamped_digest
 
 SHARDS = "shards"
 QUARANTINE = "quarantine"
 STATE = "state.json"
 _DIGITS = 8  # a number of more is no shard's: they are taken one by one
 _LOST_NAMED = 1000  # of a store that misses millions, no more are listed
-
-Key = tuple[int, int, int]
 
 
 def shard_path(store: Path, number: int) -> Path:
@@ -116,7 +115,7 @@ def next_number(store: Path, shards: Iterable[ShardFile]) -> int:
 
 
 def shard_keys(store: Path) -> list[Key]:
-    """Give number, size and time of change of each shard, in order.
+    """Give number, size, time of change and digest of each shard, in order.
 
     Raises
     ------
@@ -141,8 +140,14 @@ def shard_key(number: int, path: Path) -> Key:
 
     Raises
     ------
-    OSError
+    FileNotFoundError
         When there is none.
     """
-    status = path.stat()
-    return number, status.st_size, status.st_mtime_ns
+    try:
+        with RegularFile(path) as file:
+            status = os.fstat(file.fileno())
+            return number, status.st_size, status.st_mtime_ns, stamped_digest(file)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return number, 0, 0, 0  # like none that was checked: checking it will tell

@@ -22,16 +22,21 @@ from .shard import NUMBERS, TEXT
 
 INDEX = "index.npz"
 RECENT = "recent"  # the same of one shard each, by who wrote it, for those who write beside it
-_INDEX_VERSION = 2
+_INDEX_VERSION = 3
 # By then each of many writers, who publish every five minutes, has read what others wrote.
 _SETTLED_SECONDS = 3600.0
+# What flipped bits make zipfile and numpy raise; RuntimeError is for features of zip files.
+_SPOILT: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, TypeError, MemoryError, EOFError, RuntimeError),
+    zipfile.BadZipFile,
+)
 
 
 def load_catalog(store: Path, fingerprint: Fingerprint, *, alone: bool = False) -> Catalog:
     """Give the catalog of a store, from the index where that is current, else from the shards.
 
-    A shard whose size and modification time are those in the index was checked before; any
-    other is hashed before HDF5 opens it.
+    A shard whose size, modification time and stamp are those in the index was checked before;
+    any other is hashed before HDF5 opens it.
 
     Parameters
     ----------
@@ -49,8 +54,8 @@ def load_catalog(store: Path, fingerprint: Fingerprint, *, alone: bool = False) 
     """
     keys = shard_keys(store)
     catalog = read_index(store / INDEX)
-    if catalog is None or [shard[:3] for shard in catalog.shards] != keys:
-        known = {table.place[:3]: table for table in catalog.tables} if catalog else {}
+    if catalog is None or [shard.key for shard in catalog.shards] != keys:
+        known = {table.place.key: table for table in catalog.tables} if catalog else {}
         tables = [known.get(key) or load_shard(store, key[0], fingerprint) for key in keys]
         catalog = join_tables(tables)
         sweep(store, INDEX)
@@ -64,7 +69,7 @@ def load_shard(store: Path, number: int, fingerprint: Fingerprint) -> ShardTable
     path = shard_path(store, number)
     if noted := read_index(note_path(store, number)):
         with contextlib.suppress(OSError):  # reading it tells what is wrong
-            if [shard[:3] for shard in noted.shards] == [shard_key(number, path)]:
+            if [shard.key for shard in noted.shards] == [shard_key(number, path)]:
                 return noted.tables[0]
     return read_shard(path, number, fingerprint)
 
@@ -121,7 +126,7 @@ def read_index(path: Path) -> Catalog | None:
         catalog = Catalog(tuple(_cut_tables(arrays)), arrays["live"])
         bounded = np.concatenate([[-1], catalog.live, catalog.first[-1:]])
         return catalog if (np.diff(bounded) > 0).all() else None
-    except (OSError, ValueError, LookupError, TypeError, MemoryError, zipfile.BadZipFile):
+    except _SPOILT:
         return None
 
 

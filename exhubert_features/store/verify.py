@@ -216,8 +216,8 @@ class _Check:
     def _contradicts(self, path: Path, tables: list[ShardTable]) -> None:
         catalog, index = join_tables(tables), read_index(path)
         # An index of other shards is only old: readers see that and renew it.
-        places = [shard[:3] for shard in catalog.shards]
-        if index and [shard[:3] for shard in index.shards] == places and not index.equals(catalog):
+        places = [shard.key for shard in catalog.shards]
+        if index and [shard.key for shard in index.shards] == places and not index.equals(catalog):
             self._note(path, "index", "contradicts the shards")
 
 

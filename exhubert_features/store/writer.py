@@ -20,7 +20,7 @@ from ..records import ClipFailure, ClipFeatures, Entry, Item, PlannedClip
 from ..register import NameMap
 from .fitness import cast, require_promised, size_of, unfit
 from .flight import KILLED, Flight, left_out
-from .folder import next_number, shard_path
+from .folder import next_number, shard_path, tombstone_path
 from .index import load_catalog, load_shard, note_shard, read_shard
 from .journal import (
     ASKED_AT_ONCE,
@@ -205,12 +205,15 @@ class Writer:
             self._renewed = True
         # Also before the first try: rows were under way when an earlier shard told of others.
         while len(rows := self._unstored(rows)):
-            self._remember(self._publish(rows))
+            if table := self._publish(rows):
+                self._remember(table)
             self._next += 1
 
-    def _publish(self, rows: ShardRows) -> ShardTable:
+    def _publish(self, rows: ShardRows) -> ShardTable | None:
         """Publish rows under the next number; the table of what is there then, by whoever."""
         path = shard_path(self.store, self._next)
+        if not path.exists() and tombstone_path(self.store, self._next).exists():
+            return None  # a repair took it out: readers know of the gap, and it stays one
         # Beside many writers it mostly exists. Nothing is swept: create_store has done that.
         if not path.exists() and publish(
             encode(rows, self._fingerprint, self._provenance), path, sweeping=False
