@@ -22,36 +22,26 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from ray_runs import CLIPS, OPTIONS, ROOT, require_same, write_corpus
 from waves import noise
 
 from exhubert_features import FeatureStore
 from exhubert_features.cli import main
 from exhubert_features.cluster import Cluster, Job, Tally, extract_on_ray
 from exhubert_features.errors import AudioError, FingerprintMismatch, StoreError, UsageError
-from exhubert_features.store.verify import verify
 
 ray = pytest.importorskip("ray", reason="needs the extra [ray]")
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
-CLIPS = 48
-FAILED = {"broken.wav"}
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ray") / "audio"
-    folder.mkdir()
-    for index in range(CLIPS):
-        soundfile.write(folder / f"{index:02d}.wav", noise(4_000 + index, index), 16_000)
-    (folder / "broken.wav").write_bytes(b"RIFF")
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("ray") / "audio")
 
 
 @pytest.fixture(scope="module")
 def options(two_layers: Path) -> list[str]:
-    # One window at a time: then a clip has the same bits whatever block it is in.
-    return ["--model", str(two_layers), "--device", "cpu", "--batch-size", "1", "--workers", "1"]
+    return ["--model", str(two_layers), *OPTIONS]
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +125,6 @@ def run(
 
     monkeypatch.setattr("exhubert_features.cluster.crew.Worker", FaultyWorker)
     return Run(corpus, two_layers, tmp_path / "store", faults)
-
-
-def require_same(path: Path, expected: FeatureStore, *, without: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """0 lost, 0 doubled, 0 wrong; nothing but ``without`` is a failure beyond the usual ones."""
-    assert verify(path, deep=True).problems == ()
-    store = FeatureStore(path)
-    wanted = [name for name in expected.ids if name not in without]
-    assert sorted(store.ids) == sorted(wanted)
-    place = {name: row for row, name in enumerate(store.ids)}
-    mine = [place[name] for name in wanted]
-    theirs = [row for row, name in enumerate(expected.ids) if name not in without]
-    for layer in expected.layers:
-        np.testing.assert_array_equal(
-            store.matrix(layer=layer)[mine], expected.matrix(layer=layer)[theirs]
-        )
-    np.testing.assert_array_equal(store.logits()[mine], expected.logits()[theirs])
-    assert {failure.id for failure in store.failures} == FAILED | without
 
 
 def ended(pids: list[int]) -> bool:
@@ -356,140 +329,6 @@ def test_rows_of_samples(corpus: Path, two_layers: Path, undisturbed: FeatureSto
     wanted = undisturbed.matrix(layer=1)[[undisturbed.ids.index(f"0{n}.wav") for n in (0, 1)]]
     np.testing.assert_allclose(made["features"], wanted, atol=2e-3)
     assert made["error"].tolist() == ["", ""]
-
-
-def extract(corpus: Path, store: Path, options: list[str], *more: str) -> subprocess.Popen[str]:
-    """Run the command in a process group of its own."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "exhubert_features", "extract", str(corpus), "-o", str(store)),
-            *(*options, "--engine", "ray", "--actors", "2", "--shard-clips", "4", *more),
-        ],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_shards(store: Path, number: int, process: subprocess.Popen[str]) -> None:
-    while len(list((store / "shards").glob("*.h5"))) < number:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-
-
-def members(group: int) -> list[str]:
-    """Processes of a session: the command, Ray, and its actors."""
-    found = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True).stdout
-    return [line for line in found.splitlines() if line.split()[0] == str(group)]
-
-
-def kill_one(group: int, words: str) -> None:
-    """Kill the process of a session in whose command line these words are."""
-    listed = subprocess.run(["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    (victim,) = [int(pid) for sid, pid, args in rows if sid == str(group) and words in args]
-    os.kill(victim, signal.SIGKILL)
-
-
-def gone(group: int) -> bool:
-    for _ in range(1200):  # Ray's own agents take about a minute after a kill
-        if not members(group):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_end_of_the_command(
-    number: int, corpus: Path, options: list[str], undisturbed: FeatureStore, tmp_path: Path
-) -> None:
-    """With a Ray of its own: Ctrl-C is for all of its processes, a kill for the command alone."""
-    store = tmp_path / "store"
-    process = extract(corpus, store, options)
-    wait_for_shards(store, 2, process)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.kill()
-    _, said = process.communicate(timeout=120)
-    if number == signal.SIGINT:
-        assert process.returncode == 130, said
-        assert "Run the same command again" in said and "Traceback" not in said
-    assert gone(process.pid), members(process.pid)
-    again = extract(corpus, store, options)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 3, said
-    require_same(store, undisturbed)
-
-
-def require_an_error(process: subprocess.Popen[str], seconds: float, name: str) -> None:
-    """The command says in one line of its own, and soon, that a process of Ray is gone."""
-    begun = time.monotonic()
-    _, said = process.communicate(timeout=300)
-    assert time.monotonic() - begun < seconds
-    assert process.returncode == 1, said
-    assert said.count("exhubert: error:") == 1 and "Traceback" not in said
-    assert f"its {name} at" in said and "Run the same command again" in said
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "shards"),
-    [
-        ("raylet", "raylet/raylet", 0),
-        ("raylet", "raylet/raylet", 2),
-        ("GCS", "gcs_server", 0),
-        ("GCS", "gcs_server", 2),
-    ],
-)
-def test_an_end_of_its_ray(
-    name: str,
-    words: str,
-    shards: int,
-    corpus: Path,
-    options: list[str],
-    undisturbed: FeatureStore,
-    tmp_path: Path,
-) -> None:
-    """Ray dies under the command, before the first worker is there or later."""
-    store = tmp_path / "store"
-    process = extract(corpus, store, options)
-    if shards:
-        wait_for_shards(store, shards, process)
-    else:
-        while not any("ray::Worker" in line for line in members(process.pid)):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
-    kill_one(process.pid, words)
-    require_an_error(process, 45, name)
-    assert gone(process.pid), members(process.pid)
-    again = extract(corpus, store, options)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 3, said
-    require_same(store, undisturbed)
-
-
-def test_an_end_of_the_head(options: list[str], tmp_path: Path) -> None:
-    """The same with a cluster that others run, and more to do than while Ray waits for its GCS."""
-    from ray.cluster_utils import Cluster as LocalCluster
-
-    corpus, store = tmp_path / "audio", tmp_path / "store"
-    corpus.mkdir()
-    for index in range(2_000):
-        soundfile.write(corpus / f"{index}.wav", noise(4_000, index), 16_000)
-    settings = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
-    local = LocalCluster(initialize_head=True, head_node_args=settings)
-    try:
-        process = extract(corpus, store, options, "--address", local.address)
-        wait_for_shards(store, 1, process)
-        local.head_node.kill_gcs_server()
-        require_an_error(process, 60, "GCS")
-    finally:
-        local.shutdown()
-    assert verify(store, deep=True).problems == ()
-    assert FeatureStore(store).ids
 
 
 def test_without_ray(corpus: Path, options: list[str], tmp_path: Path) -> None:
