@@ -9,11 +9,13 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from exhubert_features.cluster import worker
 from exhubert_features.cluster.worker import Ready, Worker
 from exhubert_features.extraction import Extraction
 from exhubert_features.files import write_error
@@ -27,8 +29,11 @@ class FaultyWorker(Worker):
     """Notes its process id, then dies, raises, hangs or waits over the clips that are to blame."""
 
     def begin(self) -> Ready:
-        ready = super().begin()
         self.faults = json.loads(Path(os.environ[FAULTS]).read_text(encoding="utf-8"))
+        if ray.get_runtime_context().get_node_id() == self.faults.get("elsewhere"):
+            self._job = replace(self._job, store=f"{self._job.store}-of-its-own")
+            worker.SEEING_SECONDS = 2
+        ready = super().begin()
         with Path(self.faults["pids"]).open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")
         _patch(self.faults)

@@ -86,7 +86,7 @@ def test_parts_at_the_same_time_into_one_store_are_one_run(
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
-        "SLURM_ARRAY_TASK_COUNT": str(PARTS),
+        "PARTS": str(PARTS),
     }
     running = [
         subprocess.Popen(
@@ -106,6 +106,16 @@ def test_parts_at_the_same_time_into_one_store_are_one_run(
     assert sorted(together.ids) == sorted(alone.ids)
     order = [together.ids.index(name) for name in alone.ids]
     np.testing.assert_array_equal(together.matrix(layer=2)[order], alone.matrix(layer=2))
+
+
+@pytest.mark.parametrize("engine", ["here", "ray"])
+def test_a_part_without_words_is_refused(
+    engine: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an empty variable of a script leaves it: every task would do everything."""
+    command = ["extract", str(corpus), "-o", str(tmp_path / "s"), "--engine", engine]
+    assert main([*command, "--part", ""]) == 2
+    assert "such as 3/64" in capsys.readouterr().err
 
 
 def test_an_empty_part_is_no_failure(

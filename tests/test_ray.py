@@ -165,6 +165,7 @@ def test_it_is_the_plain_command(
     assert sorted((store / "shards").iterdir()) == before
     assert "0.0 s of audio" in capsys.readouterr().err
     assert main([*command, "--dry-run"]) == 0
+    assert main([*command, "--dry-run", "--pools", "std"]) == 1
     assert main([*command, "--pools", "max"]) == 1
     assert "other weights or settings" in capsys.readouterr().err
 
@@ -265,6 +266,17 @@ def test_a_full_disk_everywhere(run: Run, undisturbed: FeatureStore) -> None:
     run.happen["full"] = None
     run()
     require_same(Path(run.job.store), undisturbed)
+
+
+def test_a_machine_without_the_shared_folder_is_refused(run: Run, machines: Any) -> None:
+    """It would write a store that nobody looks at."""
+    added = machines.add_node(num_cpus=2, object_store_memory=100 << 20)
+    try:
+        run.happen["elsewhere"] = added.node_id
+        with pytest.raises(UsageError, match=r"store is another folder on \S+ than here"):
+            run(actors=4)
+    finally:
+        machines.remove_node(added)
 
 
 def test_a_machine_goes_away(run: Run, machines: Any, undisturbed: FeatureStore) -> None:

@@ -50,20 +50,20 @@ def undisturbed(
     return FeatureStore(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_end_of_the_command(
     number: int, corpus: Path, options: list[str], undisturbed: FeatureStore, tmp_path: Path
 ) -> None:
-    """With a Ray of its own: Ctrl-C is for all of its processes, a kill for the command alone."""
+    """With a Ray of its own: Ctrl-C is for all of its processes, other ends for the command."""
     store = tmp_path / "store"
     process = extract(corpus, store, options)
     wait_for_shards(store, 2, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
-        process.kill()
+        process.send_signal(number)
     _, said = process.communicate(timeout=120)
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert process.returncode == 130, said
         assert "Run the same command again" in said and "Traceback" not in said
     assert gone(process.pid), members(process.pid)

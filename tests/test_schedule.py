@@ -158,8 +158,12 @@ def test_actors_are_spread(
 def test_what_no_machine_has_is_refused() -> None:
     with pytest.raises(UsageError, match=r"2 GPUs for each actor.*more than 1\."):
         share_out(Cluster(gpus_per_actor=2), [{"CPU": 8, "GPU": 1}] * 2)
-    with pytest.raises(UsageError, match="at least 1 actor"):
-        Cluster(actors=0)
+    for wrong in ({"actors": 0}, {"actors": 1.5}, {"gpus_per_actor": -1.0}):
+        with pytest.raises(UsageError, match="a whole number of at least 1"):
+            Cluster(**wrong)
+    for share in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="no negative share"):
+            Cluster(gpus_per_actor=share)
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,11 @@ def run(options: argparse.Namespace) -> int:
     """Plan, extract what is missing, and list what failed."""
     from ..extraction import parse_part, plan
 
-    if options.engine == "ray":
+    if options.engine == "ray" and not options.dry_run:
         return run_on_ray(options)
-    settings = read_settings(options)  # wrong usage shows before the source is read, and a
-    part = parse_part(options.part) if options.part else None  # typo before the model is loaded
+    # Wrong usage shows before the source is read, and a typo before the model is loaded.
+    settings = read_settings(options)
+    part = None if options.part is None else parse_part(options.part)
     work = plan(options.input, data_root=options.data_root)
     if part is not None:
         work = work.part(part.number, part.count)

@@ -50,7 +50,7 @@ def run_on_ray(options: argparse.Namespace) -> int:
     from ..store import FeatureStore
 
     settings = read_settings(options)
-    part = parse_part(options.part) if options.part else None
+    part = None if options.part is None else parse_part(options.part)
     cluster = Cluster(
         address=options.address, actors=options.actors, gpus_per_actor=options.gpus_per_actor
     )
@@ -60,8 +60,6 @@ def run_on_ray(options: argparse.Namespace) -> int:
     clips = work.about()
     print(f"Plan: about {count(clips or 0, 'clip')} -> {options.output}, on Ray.")
     sys.stdout.flush()
-    if options.dry_run:
-        return 0
     if options.precision == "auto":
         options.precision = begun_precision(options.output) or "auto"
     job = Job(

@@ -60,11 +60,11 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def begun_precision(output: Path) -> str | None:
     """Tell the precision of the store that is there already: it goes on in that."""
-    from ..store import FeatureStore
+    from ..store.journal import read_description
 
     if not (output / "store.json").is_file():
         return None
-    return FeatureStore(output).fingerprint.model.precision
+    return str(read_description(output)["fingerprint"].model.precision)
 
 
 def stopped(output: Path) -> int:

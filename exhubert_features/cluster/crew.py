@@ -21,6 +21,7 @@ from ..errors import (
     StoreError,
     UsageError,
 )
+from ..files import temporary_file
 from ..store.journal import append_events, failed
 from .places import Places
 from .pulse import GO_ON, Pulse
@@ -143,6 +144,7 @@ class Crew:
         actor = self._starting.pop(task)
         try:
             ready: Ready = self._answer(task)
+            self._require_shared(actor)
         except _Lost as lost:
             self._bury(actor, lost)
             return Tally()
@@ -153,6 +155,23 @@ class Crew:
         self._wanted = self._places.actors
         self._idle.append(actor)
         return Tally()
+
+    def _require_shared(self, actor: Any) -> None:
+        """Refuse a machine on which the store's path leads to another folder than here."""
+        store = (self._job.folder / self._job.store).absolute()
+        if not store.is_dir():
+            raise UsageError(
+                f"{store} is not there on this machine, and on that of a worker it is",
+                expected="one folder that all machines share",
+                remedy="Mount it here",
+            )
+        with temporary_file(store / "shared") as (_, path):
+            if elsewhere := self._answer(actor.misses.remote(path.name)):
+                raise UsageError(
+                    f"{store} is another folder on {elsewhere} than here",
+                    expected="one folder that all machines share",
+                    remedy="Mount it there, or have each machine write its own with --part",
+                )
 
     def _done(self, task: Any, schedule: Schedule) -> Tally:
         """Take what an actor made of its block, or its end."""

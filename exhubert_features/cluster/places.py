@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -48,10 +51,12 @@ class Cluster:
     stuck_seconds: float = STUCK_SECONDS
 
     def __post_init__(self) -> None:
-        if (self.actors is not None and self.actors < 1) or (self.gpus_per_actor or 0.0) < 0:
+        share = self.gpus_per_actor or 0.0
+        actors = 1 if self.actors is None else self.actors
+        if not (isinstance(actors, int) and actors >= 1 and 0 <= share < math.inf):
             raise UsageError(
                 f"{self.actors} actors with {self.gpus_per_actor} GPUs each",
-                expected="at least 1 actor, and no negative share of a GPU",
+                expected="a whole number of at least 1, and no negative share of a GPU",
             )
 
 
@@ -88,7 +93,8 @@ def connected(cluster: Cluster) -> Iterator[tuple[Places, Pulse]]:
     ours = not ray.is_initialized()
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if ours:
-        _start(ray, address)
+        with _own_signals():
+            _start(ray, address)
     try:
         pulse, machines = _look_around(ray, own=ours and address is None)
         yield share_out(cluster, machines), pulse
@@ -113,6 +119,15 @@ def _look_around(ray: Any, *, own: bool) -> tuple[Pulse, list[dict[str, float]]]
     ]
     ends += [end for end in raylets if own or answers(end)]
     return Pulse(ends), [node["Resources"] for node in nodes]
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray would have it end the process at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, address: str | None) -> None:
@@ -140,7 +155,8 @@ def _start(ray: Any, address: str | None) -> None:
         raise UsageError(
             f"no Ray cluster answers at {address} ({type(error).__name__}: {error})",
             expected="auto on one of its machines, or host:6379",
-            remedy="`ray start --head` starts one, `ray start --address host:6379` adds a machine",
+            remedy="`ray start --head` starts one, `ray start --address host:6379` adds a machine; "
+            "where Ray asks for a token, set RAY_AUTH_MODE=token here, or use auto on one of them",
         ) from error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from ..store.journal import append_events, planned
 from ..store.limits import ShardLimits
 from ..store.writer import Result, Writer
 
+SEEING_SECONDS = 60  # that a new file may take to show on another machine
 FAILURES_TOLD = 256  # of a run; all of them are in the store
 # What libraries raise over one clip. Others of a batch need not suffer: each is tried alone.
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
@@ -153,6 +156,15 @@ class Worker:
             seconds=samples / SAMPLE_RATE,
             failures=tuple(failures),
         )
+
+    def misses(self, name: str) -> str:
+        """Tell this machine's name when a new file of the store does not come to be seen here."""
+        path = Path(self._job.store).absolute() / name
+        for _ in range(SEEING_SECONDS):  # what a network file system remembers may be old
+            if path.exists():
+                return ""
+            time.sleep(1)
+        return socket.gethostname()
 
     def stop(self) -> None:
         """Have :meth:`run`, which another thread is in, commit what it has and return."""

@@ -144,7 +144,12 @@ class Extraction:
         FingerprintMismatch
             When the store was made with other weights or settings.
         """
-        stored = NameSet() if path is None else self.go_on_with(path)
+        from ..store import FeatureStore
+
+        stored = NameSet()
+        if path is not None and self.go_on_with(path):
+            for name in filter(self.plan.holds, FeatureStore(path).column("clip_id")):
+                stored.add(name)
         return look_ahead(
             self.plan,
             self._size_of,
@@ -201,7 +206,7 @@ class Extraction:
         with self._watched(self.outlook() if progress else None):
             yield from self
 
-    def go_on_with(self, path: str | Path) -> NameSet:
+    def go_on_with(self, path: str | Path) -> bool:
         """Take the fingerprint of a store, if it is this one's but of an earlier version.
 
         Parameters
@@ -211,31 +216,27 @@ class Extraction:
 
         Returns
         -------
-        NameSet
-            The clips of this plan's parts that it holds.
+        bool
+            Whether it is there.
 
         Raises
         ------
         FingerprintMismatch
             When the store was made with other weights or settings.
         """
-        from ..store import FeatureStore
-        from ..store.journal import require_same
+        from ..store.journal import read_description, require_same
 
-        stored = NameSet()
         path = Path(path)
         self.fingerprint = self._asked
         if not (path / "store.json").is_file():
-            return stored
-        store = FeatureStore(path)
+            return False
+        found = read_description(path)["fingerprint"]
         # A store with frames that version 0.1.0 began goes on with the windows of then.
         earlier = replace(self._asked, spec=replace(self._asked.spec, gapless=False))
-        if not store.fingerprint.difference(earlier):
+        if not found.difference(earlier):
             self.fingerprint = earlier
-        require_same(path, store.fingerprint, self.fingerprint)
-        for name in filter(self.plan.holds, store.column("clip_id")):
-            stored.add(name)
-        return stored
+        require_same(path, found, self.fingerprint)
+        return True
 
     def write(
         self,
