@@ -222,6 +222,15 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
     assert all(parts)
 
 
+def test_a_saved_plan_of_another_version(corpus: Path, tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    plan(corpus).save(path)
+    path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2', 1))
+    said = r"of version 2; expected version 1\. Load it with .* anew"
+    with pytest.raises(UsageError, match=said):
+        Plan.load(path)
+
+
 def spread(parts: list[Plan]) -> list[int]:
     return [part.count() for part in parts]
 

@@ -102,8 +102,8 @@ def _check(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
     stream.seek(max(0, size - _LAST))
     last = stream.read().splitlines(keepends=True)[-1:]
     stream.seek(0)
+    known = _is_ours(stream.readline(), path)
     try:
-        known = json.loads(stream.readline()) == _FORMAT
         said = json.loads(last[0])
         count, dealt, wanted = said["entries"], said.get("dealt", 1), said["sha256"]
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -123,6 +123,23 @@ def _check(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
     if digest.hexdigest() != wanted:
         raise UsageError(f"{path} is not what was written", remedy=_REMEDY)
     return count, dealt, size - len(last[0])
+
+
+def _is_ours(line: bytes, path: Path) -> bool:
+    """Tell whether a file begins as a saved plan does; refuse one of another version."""
+    try:
+        header = json.loads(line)
+    except ValueError:
+        return False
+    if header == _FORMAT:
+        return True
+    if isinstance(header, dict) and header.get("format") == _FORMAT["format"]:
+        raise UsageError(
+            f"{path} is a saved plan of version {header.get('version')}",
+            expected=f"version {_FORMAT['version']}",
+            remedy="Load it with the version of exhubert-features that wrote it, or save it anew",
+        )
+    return False
 
 
 def _summed(count: int, dealt: int) -> bytes:
