@@ -191,9 +191,12 @@ def test_saved_and_loaded(corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_saved_plan_that_is_not_as_it_was_written(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_saved_plan_that_is_not_as_it_was_written(
+    corpus: Path, tmp_path: Path, parts: int
+) -> None:
     path = tmp_path / "saved"
-    plan(corpus).save(path)
+    count = plan(corpus).part(1, parts).save(path)
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -204,7 +207,7 @@ def test_a_saved_plan_that_is_not_as_it_was_written(corpus: Path, tmp_path: Path
             Plan.load(path)
     path.write_bytes(whole)
     loaded = Plan.load(path)
-    assert loaded.count() == 6
+    assert loaded.count() == count
     path.write_bytes(whole + b"\n")
     with pytest.raises(UsageError, match="has changed"):
         loaded.count()
@@ -217,6 +220,49 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
     parts = [[entry.id for entry in whole.part(number, 7)] for number in range(1, 8)]
     assert sorted(name for part in parts for name in part) == [entry.id for entry in whole]
     assert all(parts)
+
+
+def test_a_saved_plan_of_another_version(corpus: Path, tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    plan(corpus).save(path)
+    path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2', 1))
+    said = r"of version 2; expected version 1\. Load it with .* anew"
+    with pytest.raises(UsageError, match=said):
+        Plan.load(path)
+
+
+def spread(parts: list[Plan]) -> list[int]:
+    return [part.count() for part in parts]
+
+
+def test_parts_of_parts_are_even(tmp_path: Path) -> None:
+    whole = plan([Entry(id=f"clip {n}", file="a.wav") for n in range(4_000)])
+    part = whole.part(3, 4)
+    part.save(tmp_path / "part")
+    for given in (part, Plan.load(tmp_path / "part")):
+        again = [given.part(number, 4) for number in (1, 2, 3, 4)]
+        names = sorted(entry.id for one in again for entry in one)
+        assert names == sorted(entry.id for entry in part)
+        assert all(200 < count < 300 for count in spread(again)), spread(again)
+        third = [again[1].part(number, 2) for number in (1, 2)]
+        assert all(90 < count < 160 for count in spread(third)), spread(third)
+        assert all(one.holds(entry.id) for one in third for entry in one)
+
+
+def test_a_part_has_the_clips_it_always_had() -> None:
+    entries = [Entry(id=f"{n}.wav", file="a.wav") for n in range(12)]
+    assert [entry.id for entry in plan(entries).part(2, 3)] == ["0.wav", "1.wav", "8.wav"]
+
+
+@pytest.mark.parametrize(("number", "count"), [(1.5, 2), (1, 2.5), ("1", 2), (1, None)])
+def test_parts_are_counted_in_whole_numbers(number: Any, count: Any) -> None:
+    with pytest.raises(UsageError, match=rf"the part is {number!r} of {count!r}.*whole numbers"):
+        plan([Entry(id="a", file="a.wav")]).part(number, count)
+
+
+def test_parts_may_be_numbers_of_numpy() -> None:
+    whole = plan([Entry(id=f"{n}.wav", file="a.wav") for n in range(12)])
+    assert list(whole.part(np.int64(2), np.uint8(3))) == list(whole.part(2, 3))  # type: ignore[arg-type]
 
 
 def test_json_lines(corpus: Path) -> None:

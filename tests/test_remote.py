@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 import soundfile
 from waves import noise
 
-from exhubert_features import Encoder, load_encoder
+from exhubert_features import Encoder, FeatureStore, load_encoder
 from exhubert_features.audio import is_url, read_audio
+from exhubert_features.audio.remote import local_copy
 from exhubert_features.cli import main
 from exhubert_features.errors import AudioError, MissingDependency, UsageError
 from exhubert_features.extraction import plan
+from exhubert_features.records import Entry
 
 fsspec: Any = pytest.importorskip("fsspec", reason="needs the extra [remote]")
 BUCKET = "memory://bucket/audio"
@@ -74,7 +77,8 @@ def test_files_and_rows_at_urls(encoder: Encoder, here: Path, tmp_path: Path) ->
     )
     manifest = tmp_path / "corpus.csv"
     manifest.write_text(f"id,file,end\nwhole,{name},\npart,{name},1.0\nroot,b/c.flac,\n")
-    found = vectors(encoder, manifest, data_root=BUCKET)
+    # One thread, as all who read a file in fsspec's memory share its position.
+    found = vectors(encoder, manifest, data_root=BUCKET, workers=1)
     np.testing.assert_allclose(found["whole"], expected["a.wav"], atol=1e-6)
     np.testing.assert_allclose(found["root"], expected["b/c.flac"], atol=1e-6)
     assert not np.array_equal(found["part"], found["whole"])
@@ -102,12 +106,25 @@ def test_errors_name_the_url(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=rf"{BUCKET}/none\.wav cannot be fetched") as missing:
         read_audio(f"{BUCKET}/none.wav")
     assert missing.value.kind == "missing"
-    with pytest.raises(UsageError, match=r"nothing reads nosuch://x/a\.wav"):
+    with pytest.raises(AudioError, match=r"nothing reads nosuch://x/a\.wav") as unknown:
         read_audio("nosuch://x/a.wav")
+    assert unknown.value.kind == "unreachable"
     with pytest.raises(UsageError, match="a table at a URL"):
         list(plan(f"{BUCKET}/corpus.csv"))
     with pytest.raises(UsageError, match="no audio in memory://nothing/"):
         list(plan("memory://nothing/"))
+
+
+def test_a_folder_without_its_slash(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(url: str) -> bool:
+        with pytest.raises(AudioError, match=f"{url} is a folder.* A slash at its end") as told:
+            read_audio(url)
+        return told.value.kind == "directory"
+
+    assert refused(BUCKET) and refused(f"file://{here}")
+    # Some libraries leave the copy empty and say nothing.
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", lambda *_: None)
+    assert refused(BUCKET)
 
 
 def test_what_a_protocol_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +134,80 @@ def test_what_a_protocol_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fsspec.core, "url_to_fs", lacking)
     with pytest.raises(MissingDependency, match=r"s3://b/a\.wav is not installed.*s3fs"):
         read_audio("s3://b/a.wav")
+
+
+def test_a_row_of_an_unknown_scheme_fails_alone(
+    here: Path, two_layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text(f"file\n{here}/a.wav\nfoo://x/a.wav\n{here}/b/c.flac\n")
+    store = tmp_path / "store"
+    options = ["--model", str(two_layers), "--device", "cpu", "-o", str(store)]
+    assert main(["extract", str(manifest), *options]) == 3
+    assert "nothing reads foo://x/a.wav" in capsys.readouterr().err
+    stored = FeatureStore(store)
+    assert sorted(stored.ids) == [f"{here}/a.wav", f"{here}/b/c.flac"]
+    assert [(one.id, one.kind) for one in stored.failures] == [("foo://x/a.wav", "unreachable")]
+
+
+@pytest.mark.parametrize("given", ["foo://x/a.wav", "foo://x/"])
+def test_an_input_of_an_unknown_scheme_is_refused(given: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"nothing reads {given}"):
+        plan([BUCKET + "/", given])
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text("file\na.wav\n")
+    with pytest.raises(UsageError, match=f"nothing reads {given}"):
+        plan(manifest, data_root=given)
+
+
+def test_names_at_urls_need_nothing_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(scheme: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lacking)
+    assert [entry.file for entry in plan("s3://b/a.wav")] == ["s3://b/a.wav"]
+
+
+def test_hidden_files_at_a_url_are_passed_over_as_here(tmp_path: Path) -> None:
+    root = tmp_path / ".corpus"  # as given
+    for name in ("b.wav", ".b.wav", ".hidden/c.wav", "a/.c/d.wav", "a/e.wav", "a/._e.wav"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"RIFF")
+    here = plan(root)
+    fsspec.filesystem("memory").put(str(root), "/bucket/hidden", recursive=True)
+    for url in (f"file://{root}/", "memory://bucket/hidden/"):
+        there = plan(url)
+        assert [one.id for one in there] == [one.id for one in here] == ["b.wav", "a/e.wav"]
+        assert there.left_out == here.left_out == 2
+
+
+def test_names_with_colons_are_no_chains(tmp_path: Path) -> None:
+    names = ("a::b.wav", "zip::c.wav")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/bucket/colons", recursive=True)
+    for url in (f"file://{tmp_path}/", "memory://bucket/colons/"):
+        assert dict(contents(url)) == {name: name.encode() for name in names}
+
+
+def test_chains_are_read(here: Path, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(here / "a.wav", "b/a.wav")
+    fsspec.filesystem("memory").put(str(path), "/bucket/corpus.zip")
+    for target in (path, f"file://{path}", "memory://bucket/corpus.zip"):
+        assert len(read_audio(f"zip://b/a.wav::{target}")) == 20_000
+    assert len(read_audio(f"simplecache://::{BUCKET}/a.wav")) == 20_000
+
+
+def contents(folder: str) -> Iterator[tuple[str, bytes]]:
+    """Bytes of what a folder at a URL lists, fetched by the URLs it gives."""
+    for entry in plan(folder):
+        assert isinstance(entry, Entry)
+        with local_copy(entry.file) as copy:
+            yield entry.id, Path(copy).read_bytes()
 
 
 def test_without_urls_fsspec_is_not_imported(here: Path, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from .reading import (
     read_audio,
     read_blocks,
 )
-from .remote import is_url, list_urls
+from .remote import check_scheme, is_url, list_urls
 
 __all__ = [
     "AudioFile",
     "OpenedAudio",
     "array_samples",
     "audio_warnings",
+    "check_scheme",
     "hash_array",
     "hash_file",
     "header_of",

@@ -6,14 +6,17 @@ environment and from files of their own.
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, ExHuBERTError, MissingDependency, UsageError
 
+_SCHEMES = "such as s3://, gs://, hf:// or https://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -39,8 +42,7 @@ def local_copy(name: str) -> Iterator[str]:
         return
     with tempfile.NamedTemporaryFile(prefix="exhubert-") as copy:
         with _explained(name):
-            system, path = _system_of(name)
-            system.get_file(path, copy.name)
+            _fetch(name, copy.name)
         try:
             yield copy.name
         except AudioError as error:
@@ -48,15 +50,51 @@ def local_copy(name: str) -> Iterator[str]:
             raise
 
 
+def check_scheme(url: str) -> None:
+    """Refuse a URL of an unknown scheme; that its library is missing shows when it is fetched."""
+    try:
+        import fsspec
+
+        fsspec.get_filesystem_class(url.partition("://")[0])
+    except ImportError:
+        pass
+    except ValueError as error:
+        raise UsageError(f"nothing reads {url} ({error})", expected=_SCHEMES) from error
+
+
 def list_urls(folder: str) -> Iterator[tuple[str, str]]:
-    """Give all files below a URL that ends with a slash, by name: path inside it, and URL."""
-    system, path = _system_of(folder)
-    root = path.rstrip("/")
+    """Give all files below a URL that ends with a slash, by name: path inside it, and URL.
+
+    Hidden folders are passed over.
+    """
     with _explained(folder):
-        for where, _, names in system.walk(root):
+        system, path = _system_of(folder)
+        root = path.rstrip("/")
+        for where, folders, names in system.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 full = f"{where.rstrip('/')}/{name}"
                 yield full[len(root) :].lstrip("/"), system.unstrip_protocol(full)
+
+
+def _fetch(url: str, target: str) -> None:
+    """Copy the file at a URL into an empty one."""
+    system, path = _system_of(url)
+    failure: OSError | None = None
+    try:
+        system.get_file(path, target)
+    except OSError as error:
+        failure = error
+    # Of a folder, some systems give nothing and say nothing.
+    if (failure or not Path(target).stat().st_size) and system.isdir(path):
+        raise AudioError(
+            f"{url} is a folder",
+            expected="a file",
+            remedy="A slash at its end reads it as a folder",
+            kind="directory",
+        )
+    if failure:
+        raise failure
 
 
 def _system_of(url: str) -> tuple[Any, str]:
@@ -69,17 +107,32 @@ def _system_of(url: str) -> tuple[Any, str]:
             remedy="pip install 'exhubert-features[remote]'",
         ) from error
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        if "::" in url:
+            scheme = url.partition("://")[0]
+            kind = fsspec.get_filesystem_class(scheme)
+            if not _lies_in_target(kind):
+                system = fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(url))
+                return system, kind._strip_protocol(url)
+        return fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise MissingDependency(
             f"what reads {url} is not installed ({error})",
             remedy="Install it with pip: s3fs, gcsfs, adlfs, aiohttp, ...",
         ) from error
     except ValueError as error:
-        raise UsageError(
-            f"nothing reads {url} ({error})", expected="such as s3://, gs://, hf:// or https://"
+        raise AudioError(
+            f"nothing reads {url} ({error})", expected=_SCHEMES, kind="unreachable"
         ) from error
-    return system, path
+
+
+def _lies_in_target(kind: type) -> bool:
+    """Whether such a file system lies in another, as that of a zip file does.
+
+    Only there is what follows ``::`` a target, as in ``zip://a.wav::s3://bucket/corpus.zip``;
+    fsspec would take any name with ``::`` in it for such a chain.
+    """
+    makers = (inspect.signature(base.__init__).parameters for base in kind.__mro__)  # type: ignore[misc]
+    return any("target_protocol" in parameters for parameters in makers)
 
 
 @contextmanager

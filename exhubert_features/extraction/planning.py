@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from itertools import islice
+from math import prod
 from pathlib import Path
 
 from ..errors import AudioError, UsageError
@@ -87,7 +88,8 @@ class Plan:
     def part(self, number: int, count: int) -> Plan:
         """Keep part ``number`` of ``count`` (from 1): the clips whose ids fall into it.
 
-        The id alone decides, so parts stay what they are when clips come or go.
+        The id alone decides, so parts stay what they are when clips come or go. A part can be
+        dealt into parts again, also once it was saved and loaded.
 
         Parameters
         ----------
@@ -99,7 +101,13 @@ class Plan:
         Plan
             The same source, of which the other clips are passed over.
         """
-        return Plan(self._source, (*self._parts, Part(number, count)))
+        return Plan(self._source, (*self._parts, Part(number, count, earlier=self._dealt)))
+
+    @property
+    def _dealt(self) -> int:
+        """Among how many parts its clips were dealt, also before it was saved."""
+        saved = self._source.dealt if isinstance(self._source, SavedPlan) else 1
+        return saved * prod(part.count for part in self._parts)
 
     def save(self, path: str | Path) -> int:
         """Write it to a file, entry by entry; what is named stays where it is.
@@ -122,7 +130,7 @@ class Plan:
         UsageError
             When a clip is in memory and not in a file.
         """
-        return save_plan(self, Path(path))
+        return save_plan(self, Path(path), self._dealt)
 
     @staticmethod
     def load(path: str | Path) -> Plan:

@@ -21,8 +21,18 @@ _LAST = 4096  # bytes in which the last line is
 _REMEDY = "Save the plan anew"
 
 
-def save_plan(entries: Iterable[Item], path: Path) -> int:
-    """Write entries to a file that appears when it is whole; give their number."""
+def save_plan(entries: Iterable[Item], path: Path, dealt: int = 1) -> int:
+    """Write entries to a file that appears when it is whole; give their number.
+
+    Parameters
+    ----------
+    entries
+        What to write.
+    path
+        The file; one that is there is replaced.
+    dealt
+        Of how many parts they are one: of those, parts have to be dealt in another way.
+    """
     count, digest, block = 0, hashlib.sha256(), [_line(_FORMAT)]
     sweep(path.absolute().parent, path.name)
     with temporary_file(path.absolute()) as (descriptor, temporary):
@@ -39,8 +49,9 @@ def save_plan(entries: Iterable[Item], path: Path) -> int:
             if len(block) >= _LINES:
                 write()
         write()
-        digest.update(str(count).encode())
-        write_all(descriptor, _line({"entries": count, "sha256": digest.hexdigest()}))
+        digest.update(_summed(count, dealt))
+        parts = {} if dealt == 1 else {"dealt": dealt}
+        write_all(descriptor, _line({"entries": count, **parts, "sha256": digest.hexdigest()}))
         os.fsync(descriptor)
         move_into_place(temporary, path.absolute(), replace=True)
     return count
@@ -53,6 +64,11 @@ class SavedPlan:
     ----------
     path
         What :func:`save_plan` wrote.
+
+    Attributes
+    ----------
+    dealt
+        Of how many parts its entries are one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +76,7 @@ class SavedPlan:
         try:
             with path.open("rb") as stream:
                 self._stamp = _stamp(stream)
-                self._count, self._size = _check(stream, path)
+                self._count, self.dealt, self._size = _check(stream, path)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -80,16 +96,17 @@ class SavedPlan:
         return self._count
 
 
-def _check(stream: BinaryIO, path: Path) -> tuple[int, int]:
-    """Compare a file with its checksum; give its entries, and the bytes that hold them."""
+def _check(stream: BinaryIO, path: Path) -> tuple[int, int, int]:
+    """Compare a file with its checksum; give its entries, parts, and the bytes that hold them."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _LAST))
     last = stream.read().splitlines(keepends=True)[-1:]
     stream.seek(0)
+    known = _is_ours(stream.readline(), path)
     try:
-        known = json.loads(stream.readline()) == _FORMAT
-        count, wanted = (json.loads(last[0])[name] for name in ("entries", "sha256"))
-    except (ValueError, LookupError, TypeError):
+        said = json.loads(last[0])
+        count, dealt, wanted = said["entries"], said.get("dealt", 1), said["sha256"]
+    except (ValueError, LookupError, TypeError, AttributeError):
         known = False
     if not known or not last[0].endswith(b"\n"):
         raise UsageError(
@@ -102,10 +119,32 @@ def _check(stream: BinaryIO, path: Path) -> tuple[int, int]:
     while left and (block := stream.read(min(_BLOCK, left))):
         digest.update(block)
         left -= len(block)
-    digest.update(str(count).encode())
+    digest.update(_summed(count, dealt))
     if digest.hexdigest() != wanted:
         raise UsageError(f"{path} is not what was written", remedy=_REMEDY)
-    return count, size - len(last[0])
+    return count, dealt, size - len(last[0])
+
+
+def _is_ours(line: bytes, path: Path) -> bool:
+    """Tell whether a file begins as a saved plan does; refuse one of another version."""
+    try:
+        header = json.loads(line)
+    except ValueError:
+        return False
+    if header == _FORMAT:
+        return True
+    if isinstance(header, dict) and header.get("format") == _FORMAT["format"]:
+        raise UsageError(
+            f"{path} is a saved plan of version {header.get('version')}",
+            expected=f"version {_FORMAT['version']}",
+            remedy="Load it with the version of exhubert-features that wrote it, or save it anew",
+        )
+    return False
+
+
+def _summed(count: int, dealt: int) -> bytes:
+    """Give what of the last line goes into the checksum."""
+    return (str(count) if dealt == 1 else f"{count} of {dealt}").encode()
 
 
 def _to_json(entry: Item) -> Any:

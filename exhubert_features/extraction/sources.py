@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import numpy as np
 from torch import Tensor
 
-from ..audio import is_url, list_urls
+from ..audio import check_scheme, is_url, list_urls
 from ..errors import AudioError, UsageError
 from ..records import ClipFailure, Entry, Item
 from ..spec import SAMPLE_RATE
@@ -101,6 +101,8 @@ def read_source(source: Source, data_root: str | Path | None = None) -> Iterable
     iterator: its items are not kept, and it is read once.
     """
     root = None if data_root is None else str(data_root)
+    if root is not None and is_url(root):
+        check_scheme(root)
     if isinstance(source, str | os.PathLike):
         return Inputs([source], root)
     if isinstance(source, Mapping):
@@ -199,6 +201,7 @@ class Inputs:
 
     def _url(self, url: str) -> Iterator[Item]:
         """Clips of a URL: a file, or with a slash at its end a folder."""
+        check_scheme(url)
         if not url.endswith("/"):
             if PurePosixPath(url).suffix.lower() in TABLE_SUFFIXES:
                 raise UsageError(
@@ -209,7 +212,7 @@ class Inputs:
             yield Entry(id=url, file=url)
             return
         for inside, file in list_urls(url):
-            if PurePosixPath(inside).suffix.lower() in _TAKEN:
+            if _is_audio(PurePosixPath(inside).name):
                 yield Entry(id=inside, file=file)
             else:
                 self.left_out += 1
@@ -223,8 +226,7 @@ class Inputs:
             known = "" if inside == "." else f"{inside}/"
             base = "" if Path(where) == Path() else f"{Path(where)}/".replace("//", "/")
             for name in sorted(names):
-                # Hidden: among others the ._name.wav that macOS leaves beside every name.wav.
-                if Path(name).suffix.lower() in _TAKEN and not name.startswith("."):
+                if _is_audio(name):
                     yield Entry(id=known + name, file=base + name)
                 else:
                     self.left_out += 1
@@ -245,6 +247,12 @@ def _kind(item: object, wanted: str = "") -> str:
             expected="paths only, only arrays and pairs (array, rate), or only LazyClips",
         )
     return found
+
+
+def _is_audio(name: str) -> bool:
+    """Whether to take a file of a folder, by its name."""
+    # Hidden: among others the ._name.wav that macOS leaves beside every name.wav.
+    return PurePosixPath(name).suffix.lower() in _TAKEN and not name.startswith(".")
 
 
 def _enter(folder: Path, seen: set[str]) -> bool:
