@@ -272,7 +272,7 @@ def test_a_machine_without_the_shared_folder_is_refused(run: Run, machines: Any)
     """It would write a store that nobody looks at."""
     added = machines.add_node(num_cpus=2, object_store_memory=100 << 20)
     try:
-        run.happen["elsewhere"] = added.node_id
+        run.happen |= {"elsewhere": added.node_id, "seconds": 2}  # not done before it is there
         # By where the first worker happens to be.
         words = r"store is (another folder on \S+ than here|not there on this machine)"
         with pytest.raises(UsageError, match=words):
