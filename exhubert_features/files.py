@@ -290,7 +290,11 @@ def _is_abandoned(temporary: Path) -> bool:
 
 def _fate_of_writer(temporary: Path) -> Literal["alive", "unknown", "dead"]:
     ours = temporary.name.split(".")[-2].startswith(f"{_machine()}-")
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    flags = os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | flags)  # NFS locks no other
+    except OSError:  # a folder, or another user's
+        descriptor = os.open(temporary, os.O_RDONLY | flags)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -182,6 +182,27 @@ def test_hidden_files_at_a_url_are_passed_over_as_here(tmp_path: Path) -> None:
         assert there.left_out == here.left_out == 2
 
 
+def test_a_folder_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for name in ("a/1.wav", "b/2.wav"):
+        memory.pipe(f"/unlisted/{name}", b"RIFF")
+    listed = type(memory).ls
+
+    def failing(self: object, path: str, **options: object) -> object:
+        if path.rstrip("/").endswith("/b"):
+            raise OSError("503 Slow Down")
+        return listed(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "ls", failing)
+    with pytest.raises(AudioError, match="503 Slow Down"):
+        list(plan("memory://unlisted/"))
+    monkeypatch.undo()
+    assert [entry.id for entry in plan("memory://unlisted/")] == ["a/1.wav", "b/2.wav"]
+    memory.rm("/unlisted", recursive=True)
+
+
 def test_names_with_colons_are_no_chains(tmp_path: Path) -> None:
     names = ("a::b.wav", "zip::c.wav")
     for name in names:

@@ -181,4 +181,5 @@ def test_what_no_machine_has_is_refused() -> None:
 def test_blocks_grow_with_the_work(
     clips: int | None, actors: int, asked: int | None, size: int
 ) -> None:
-    assert _block_size(clips, actors, asked) == size
+    assert _block_size(clips, actors, asked, 256) == size
+    assert _block_size(1_000_000, 2, None, 4096) == 4096

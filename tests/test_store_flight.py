@@ -124,6 +124,19 @@ def test_notes_of_another_machine_are_no_proof_until_two_agree(tmp_path: Path) -
     assert (failure.id, failure.kind) == ("clip_050", "killed")
 
 
+def test_a_writer_that_has_just_begun_elsewhere_keeps_its_note(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    FeatureStore.write(store, make_extraction(1))
+    note = store / ".in-hand.elsewhere-00000000.tmp"
+    for content in ("", json.dumps({"alone": "", "hand": []})):
+        note.write_text(content)
+        FeatureStore.write(store, make_extraction(5))
+        assert note.exists()
+    os.utime(note, (0, 0))  # whoever wrote it died long ago
+    FeatureStore.write(store, make_extraction(6))
+    assert not note.exists()
+
+
 def test_an_end_in_order_leaves_nobody_suspected(tmp_path: Path) -> None:
     source = make_extraction(20, interrupt_at=10, ahead=5)
     with pytest.raises(KeyboardInterrupt):

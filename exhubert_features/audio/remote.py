@@ -66,15 +66,35 @@ def list_urls(folder: str) -> Iterator[tuple[str, str]]:
     """Give all files below a URL that ends with a slash, by name: path inside it, and URL.
 
     Hidden folders are passed over.
+
+    Raises
+    ------
+    AudioError
+        When it, or a folder in it, cannot be listed: what is in it is not known then.
     """
     with _explained(folder):
         system, path = _system_of(folder)
         root = path.rstrip("/")
-        for where, folders, names in system.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                full = f"{where.rstrip('/')}/{name}"
-                yield full[len(root) :].lstrip("/"), system.unstrip_protocol(full)
+        try:
+            top = system.ls(root, detail=True)
+        except FileNotFoundError:
+            top = []  # in a bucket, a folder without files is none
+        for full in _walk(system, root, top):
+            yield full[len(root) :].lstrip("/"), system.unstrip_protocol(full)
+
+
+def _walk(system: Any, folder: str, listed: list[dict[str, Any]]) -> Iterator[str]:
+    """Give the files of a folder by name, then those of its folders.
+
+    fsspec's own walk passes over folders that cannot be listed.
+    """
+    kinds = {one["name"].rstrip("/"): one["type"] for one in listed}
+    kinds.pop(folder, None)  # some systems have a marker for the folder itself
+    folders = sorted(name for name, kind in kinds.items() if kind == "directory")
+    yield from sorted(set(kinds) - set(folders))
+    for inner in folders:
+        if not inner.rpartition("/")[2].startswith("."):
+            yield from _walk(system, inner, system.ls(inner, detail=True))
 
 
 def _fetch(url: str, target: str) -> None:

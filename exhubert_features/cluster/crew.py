@@ -27,7 +27,7 @@ from .places import Places
 from .pulse import GO_ON, Pulse
 from .schedule import Block, Schedule
 from .watch import Watch
-from .worker import Job, Ready, Report, Tally, Worker
+from .worker import Job, Ready, Report, Tally, Worker, comes_to_be_seen
 
 POLL_SECONDS = 1.0  # between looks at whether somebody asked for an end
 STOP_SECONDS = 60.0  # that workers have to commit what they are at after Ctrl-C
@@ -159,7 +159,7 @@ class Crew:
     def _require_shared(self, actor: Any) -> None:
         """Refuse a machine on which the store's path leads to another folder than here."""
         store = (self._job.folder / self._job.store).absolute()
-        if not store.is_dir():
+        if not comes_to_be_seen(store):
             raise UsageError(
                 f"{store} is not there on this machine, and on that of a worker it is",
                 expected="one folder that all machines share",

@@ -49,8 +49,8 @@ def extract_on_ray(
     data_root
         See :meth:`exhubert_features.Encoder.predict`.
     block_clips
-        Clips that a worker does at a time; None: 256, or more where there are millions. Fewer where
-        there would be too few blocks for all.
+        Clips that a worker does at a time; None: 256 or those of a shard, or more where there are
+        millions. Fewer where there would be too few blocks for all.
     strict
         Raise at the first block in which a clip failed.
     report
@@ -72,16 +72,17 @@ def extract_on_ray(
     with connected(cluster or Cluster()) as (places, pulse):
         from .crew import Crew  # which needs Ray
 
-        size = _block_size(work.about(), places.actors, block_clips)
+        size = _block_size(work.about(), places.actors, block_clips, job.shard_clips)
         schedule = Schedule(_files(work), size, _suspects(Path(job.store)))
         return Crew(job, places, pulse).work(schedule, watch)
 
 
-def _block_size(clips: int | None, actors: int, asked: int | None) -> int:
+def _block_size(clips: int | None, actors: int, asked: int | None, shard_clips: int) -> int:
+    usual = max(BLOCK_CLIPS, shard_clips, (clips or 0) // _MOST_BLOCKS)
     if clips is None:
-        return asked or BLOCK_CLIPS
+        return asked or usual
     share = math.ceil(clips / (actors * _BLOCKS_EACH))
-    return max(1, min(asked or max(BLOCK_CLIPS, clips // _MOST_BLOCKS), share))
+    return max(1, min(asked or usual, share))
 
 
 def _files(work: Plan) -> Iterator[Item]:

@@ -123,11 +123,13 @@ def _look_around(ray: Any, *, own: bool) -> tuple[Pulse, list[dict[str, float]]]
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray would have it end the process at once."""
+    """Keep a handler of SIGTERM that is there: Ray puts its own in its place."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, address: str | None) -> None:

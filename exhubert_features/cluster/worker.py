@@ -41,7 +41,7 @@ class Job:
     batch_size, threads
         Windows at a time, and threads that read audio; they decide no numbers.
     shard_clips
-        Clips in one file of the store; more as it grows.
+        Clips in one file of the store; more as it grows, fewer where blocks are smaller.
     folder
         What relative paths are relative to; that of the caller.
     """
@@ -160,11 +160,7 @@ class Worker:
     def misses(self, name: str) -> str:
         """Tell this machine's name when a new file of the store does not come to be seen here."""
         path = Path(self._job.store).absolute() / name
-        for _ in range(SEEING_SECONDS):  # what a network file system remembers may be old
-            if path.exists():
-                return ""
-            time.sleep(1)
-        return socket.gethostname()
+        return "" if comes_to_be_seen(path) else socket.gethostname()
 
     def stop(self) -> None:
         """Have :meth:`run`, which another thread is in, commit what it has and return."""
@@ -187,6 +183,16 @@ class Worker:
         return self._encoder.extract(
             source, **job.settings, batch_size=job.batch_size, workers=job.threads
         )
+
+
+def comes_to_be_seen(path: Path) -> bool:
+    """Tell whether something is there, soon: what a network file system remembers may be old."""
+    for _ in range(SEEING_SECONDS):
+        with contextlib.suppress(OSError):  # a listing has it look again
+            if path in path.parent.iterdir() or path.exists():
+                return True
+        time.sleep(1)
+    return False
 
 
 def _each(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedStore
+from ..errors import DamagedStore, StoreError
 from ..files import RegularFile
 from ..fingerprint import Fingerprint
 from .catalog import Catalog
@@ -215,8 +215,16 @@ class ShardReader:
     def _checked_open(self, place: ShardFile) -> RegularFile:
         path = shard_path(self._store, place.number)
         file = open_shard(path)
-        status = os.fstat(file.fileno())
         try:
+            self._require_unchanged(file, path, place)
+        except StoreError:
+            file.close()
+            raise
+        return file
+
+    def _require_unchanged(self, file: RegularFile, path: Path, place: ShardFile) -> None:
+        try:
+            status = os.fstat(file.fileno())
             found = (place.number, status.st_size, status.st_mtime_ns, stamped_digest(file))
             if found == place.key and place.version == 1 and place.number not in self._stamped:
                 check_stamp(file, path)
@@ -228,7 +236,6 @@ class ShardReader:
                 remedy="Run `exhubert verify` on the store",
             )
         self._stamped.add(place.number)
-        return file
 
     def _read(self, shard: int, rest: memoryview, offset: int) -> None:
         """Fill bytes of an array from a file offset."""

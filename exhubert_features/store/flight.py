@@ -56,11 +56,12 @@ class Flight:
         accused = Counter[str]()
         for path, dead in abandoned_files(self._path).items():
             alone, hand = _read(path)
+            if not (dead or alone or hand):
+                continue  # it may be alive, and has just begun
             self._left[path] = {*hand, alone} - {""}
             # One that may be alive is no proof. Where two left it, one has died of it.
             accused[alone] += 2 if dead else 1
-            if dead:
-                self.settle("")  # nothing was in hand
+        self.settle("")  # where nothing was in hand
         self.guilty = {name for name, count in accused.items() if name and count > 1}
         self.suspects = set[str]().union(*self._left.values()) - self.guilty
 
