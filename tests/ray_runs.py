@@ -72,13 +72,15 @@ def wait_for_shards(store: Path, number: int, process: subprocess.Popen[str]) ->
 
 def members(group: int) -> list[str]:
     """Processes of a session: the command, Ray, and its actors."""
-    found = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True).stdout
+    found = subprocess.run(
+        ["ps", "-ww", "-eo", "sid=,args="], capture_output=True, text=True
+    ).stdout
     return [line for line in found.splitlines() if line.split()[0] == str(group)]
 
 
 def kill_one(group: int, words: str) -> None:
     """Kill the process of a session in whose command line these words are."""
-    listed = subprocess.run(["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True)
+    listed = subprocess.run(["ps", "-ww", "-eo", "sid=,pid=,args="], capture_output=True, text=True)
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     (victim,) = [int(pid) for sid, pid, args in rows if sid == str(group) and words in args]
     os.kill(victim, signal.SIGKILL)

@@ -130,7 +130,9 @@ def run(
 def ended(pids: list[int]) -> bool:
     """Whether processes are gone, or will be in a moment."""
     for _ in range(300):
-        listed = subprocess.run(["ps", "-eo", "pid=,stat="], capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            ["ps", "-ww", "-eo", "pid=,stat="], capture_output=True, text=True
+        ).stdout
         living = {int(line.split()[0]) for line in listed.splitlines() if "Z" not in line}
         if not living & {*pids}:
             return True

@@ -58,8 +58,8 @@ def fine_tune(arguments: list[str]) -> int:
 
     Four, so that the best is not the last and older ones are deleted.
     """
-    epochs, checkpointer, head = training(Path(arguments[0]))
     try:
+        epochs, checkpointer, head = training(Path(arguments[0]))
         checkpointer.recover_if_possible()
         for epoch in epochs:
             head.weight.data.fill_(epoch)

@@ -37,7 +37,9 @@ VICTIMS |= {"driver": ("exhubert_features", 4)}
 
 def processes(session: int) -> dict[int, str]:
     """Command lines of the living processes of a session, by id."""
-    listed = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,args="], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "sid=,pid=,stat=,args="], capture_output=True, text=True
+    )
     rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
     return {
         int(pid): args for sid, pid, stat, args in rows if sid == str(session) and stat[0] != "Z"
