@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,11 +56,17 @@ def _once_more(path: str, raw: BinaryIO) -> Iterator[BinaryIO]:
             yield other
 
 
+# Why a file could not be opened, libsndfile tells in one place for all threads.
+_OPENING = threading.Lock()
+
+
 @contextmanager
 def _open(content: _WatchedFile | _JoinedRuns) -> Iterator[soundfile.SoundFile]:
     """Open what libsndfile reads; what the system refused goes before what it makes of that."""
     try:
-        with soundfile.SoundFile(content) as audio:
+        with _OPENING:
+            audio = soundfile.SoundFile(content)
+        with audio:
             content.check()
             yield audio
     except soundfile.LibsndfileError:
